@@ -1,0 +1,3 @@
+"""Cierzo: a chat for Mistral models that hides nothing."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,127 @@
+"""One frozen `Settings`, the only reader of the environment.
+
+Where a value comes from, strongest first: a flag, an environment variable ``CIERZO_…``, ``cierzo.toml`` in
+``CIERZO_HOME``, the default.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from platformdirs import user_data_path
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from cierzo.errors import BadSetting, HomeNotWritable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def default_home() -> Path:
+    """The platform's folder for a user's data, such as ``~/.local/share/cierzo``."""
+    return user_data_path("cierzo", appauthor=False)
+
+
+class Settings(BaseSettings):
+    """What a person chose. Made by `Settings.load`; never changed afterwards."""
+
+    model_config = SettingsConfigDict(env_prefix="CIERZO_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=default_home, description="folder for downloads, history and cierzo.toml")
+    model: str = Field("cierzo-demo", description="name from `cierzo models list`, or the path of a GGUF file")
+    engine: str = Field("llamacpp:", description="which engine answers: llamacpp: (built in) or scripted:[FILE]")
+    host: str = Field("127.0.0.1", description="address on which the page listens")
+    port: int = Field(7860, ge=0, le=65_535, description="port on which the page listens; 0 takes a free one")
+    insecure: bool = Field(default=False, description="allow an address that other machines can reach, without accounts")
+    slots: int = Field(4, ge=1, le=64, description="answers that the embedded engine writes at the same time")
+    context: int = Field(0, ge=0, le=1_048_576, description="tokens of the model's window to use; 0 takes what fits")
+    threads: int = Field(0, ge=0, le=512, description="processor threads of the embedded engine; 0 chooses")
+    log: Literal["debug", "info", "warning", "error"] = Field("warning", description="least level that is logged")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, host: str) -> str:
+        if not host.strip():
+            raise ValueError("an address such as 127.0.0.1 is needed")
+        return host.strip()
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 - pydantic's own name
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _home_of(init_settings) / "cierzo.toml")
+
+    @classmethod
+    def load(cls, flags: Mapping[str, Any] | None = None) -> Settings:
+        """Read flags, environment and file into one frozen value.
+
+        Args:
+            flags: Values that were said on the command line; None means that a flag was not given.
+
+        Raises:
+            BadSetting: A value cannot be used; the sentence names it, where it came from and what is allowed.
+        """
+        given = {name: value for name, value in (flags or {}).items() if value is not None}
+        try:
+            return cls(**given)
+        except ValidationError as refused:
+            raise BadSetting(_sentence(refused, given)) from None
+        except tomllib.TOMLDecodeError as broken:
+            raise BadSetting(f"cierzo.toml cannot be read: {broken}") from None
+        except OSError as denied:
+            raise BadSetting(f"cierzo.toml cannot be read ({denied.strerror}): check who may read it") from None
+
+    def writable_home(self) -> Path:
+        """Make the home folder if need be, and return it.
+
+        Raises:
+            HomeNotWritable: It cannot be made or written.
+        """
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.home):
+                pass
+        except OSError as denied:
+            raise HomeNotWritable(
+                f"cannot write to {self.home} ({denied.strerror}): set CIERZO_HOME to a folder that you may write"
+            ) from None
+        return self.home
+
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the page."""
+        return self.host in LOOPBACK or self.host.startswith("127.")
+
+
+def _home_of(flags: PydanticBaseSettingsSource) -> Path:
+    """Find the home folder before the rest, since the file that may set the rest lies in it."""
+    said = flags().get("home") or os.environ.get("CIERZO_HOME")
+    return Path(said).expanduser() if said else default_home()
+
+
+def _sentence(refused: ValidationError, given: Mapping[str, Any]) -> str:
+    first = refused.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "a setting"
+    if name in given:
+        source = f"--{name.replace('_', '-')}"
+    elif f"CIERZO_{name.upper()}" in os.environ:
+        source = f"CIERZO_{name.upper()}"
+    else:
+        source = f"{name} in cierzo.toml"
+    return f"{source} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
