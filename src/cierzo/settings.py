@@ -39,7 +39,9 @@ class Settings(BaseSettings):
     engine: str = Field("llamacpp:", description="which engine answers: llamacpp: (built in) or scripted:[FILE]")
     host: str = Field("127.0.0.1", description="address on which the page listens")
     port: int = Field(7860, ge=0, le=65_535, description="port on which the page listens; 0 takes a free one")
-    insecure: bool = Field(default=False, description="allow an address that other machines can reach, without accounts")
+    insecure: bool = Field(
+        default=False, description="allow an address that other machines can reach, without accounts"
+    )
     slots: int = Field(4, ge=1, le=64, description="answers that the embedded engine writes at the same time")
     context: int = Field(0, ge=0, le=1_048_576, description="tokens of the model's window to use; 0 takes what fits")
     threads: int = Field(0, ge=0, le=512, description="processor threads of the embedded engine; 0 chooses")
@@ -58,7 +60,7 @@ class Settings(BaseSettings):
         return host.strip()
 
     @classmethod
-    def settings_customise_sources(  # noqa: D102 - pydantic's own name
+    def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
@@ -66,7 +68,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _home_of(init_settings) / "cierzo.toml")
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, _home_of(init_settings) / "cierzo.toml"),
+        )
 
     @classmethod
     def load(cls, flags: Mapping[str, Any] | None = None) -> Settings:

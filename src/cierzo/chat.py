@@ -1,0 +1,153 @@
+"""The one way from messages to tokens: build the prompt, ask the engine. Every face goes through here."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cierzo import prompt as prompts
+from cierzo.errors import EngineDied
+from cierzo.messages import Finish, Message, Prompt, Sampling, Token
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from cierzo.engines.base import Engine
+    from cierzo.messages import StreamEvent
+
+RESERVE_SHARE = 4
+"""At most this fraction (one in so many) of the window is kept free for the answer while old turns would still fit.
+A large max_new_tokens must not throw away the conversation: the answer may then end with ``length`` instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptOptions:
+    """How messages become a prompt.
+
+    Attributes:
+        system: ``first`` puts the system text into the first user turn, so that the prompt of the next turn
+            begins as this one did and the KV cache holds; ``official`` puts it where mistral-common does.
+            They differ for V2 and V3 only.
+        consecutive: Several user messages in a row are joined (``merge``, official) or stand each in their own
+            ``[INST] … [/INST]`` (``separate``, the notebook's way).
+    """
+
+    system: Literal["first", "official"] = "first"
+    consecutive: Literal["merge", "separate"] = "merge"
+
+
+DEFAULT_OPTIONS = PromptOptions()
+DEFAULT_SAMPLING = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: the stream, folded.
+
+    Attributes:
+        text: The token texts, joined.
+        tokens: Every token, with its probability and alternatives.
+        finish: How it ended, counts and timings.
+        prompt: What the model was given.
+    """
+
+    text: str
+    tokens: tuple[Token, ...]
+    finish: Finish
+    prompt: Prompt
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def message(self) -> Message:
+        """The answer as the next prompt's history wants it, with the ids that the model wrote."""
+        return Message("assistant", self.text, tuple(token.id for token in self.tokens))
+
+
+class Chat:
+    """A model that is ready to talk.
+
+    Args:
+        engine: What answers. The chat closes it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def prompt(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling = DEFAULT_SAMPLING,
+        *,
+        options: PromptOptions = DEFAULT_OPTIONS,
+    ) -> Prompt:
+        """Make the prompt for these messages, the last of which is the question (or an answer to continue).
+
+        Tokenising runs beside the event loop, since a long text takes a while.
+
+        Raises:
+            PromptTooLong: The last question alone does not fit the model's window.
+            BadText: There is no question.
+        """
+        info = self.engine.describe()
+        return await asyncio.to_thread(
+            prompts.build,
+            messages,
+            info.template,
+            context=info.context,
+            reserve=min(sampling.max_new_tokens, info.context // RESERVE_SHARE),
+            system=options.system,
+            consecutive=options.consecutive,
+        )
+
+    async def stream(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling = DEFAULT_SAMPLING,
+        *,
+        options: PromptOptions = DEFAULT_OPTIONS,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Yield phases, tokens, and one `Finish`. Closing the generator stops the engine.
+
+        Raises:
+            CierzoError: What `prompt` or the engine raise.
+        """
+        prompt = await self.prompt(messages, sampling, options=options)
+        async with aclosing(self.engine.stream(prompt, sampling)) as events:
+            async for event in events:
+                yield event
+
+    async def answer(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling = DEFAULT_SAMPLING,
+        *,
+        options: PromptOptions = DEFAULT_OPTIONS,
+    ) -> Answer:
+        """Return the whole answer.
+
+        Raises:
+            CierzoError: What `stream` raises.
+        """
+        prompt = await self.prompt(messages, sampling, options=options)
+        tokens: list[Token] = []
+        async with aclosing(self.engine.stream(prompt, sampling)) as events:
+            async for event in events:
+                if isinstance(event, Token):
+                    tokens.append(event)
+                elif isinstance(event, Finish):
+                    return Answer("".join(token.text for token in tokens), tuple(tokens), event, prompt)
+        raise EngineDied("the engine's answer ended without saying why: ask again")
+
+    async def start(self) -> None:
+        """Begin to load the model, if the engine can do that ahead. Returns at once."""
+        start = getattr(self.engine, "start", None)
+        if start is not None:
+            await start()
+
+    async def close(self) -> None:
+        """Free the engine. May be called twice."""
+        await self.engine.close()
