@@ -1,0 +1,65 @@
+# A clone needs Python 3.11 or newer, and one of these:
+#   make chat    set everything up and open the chat
+#   make test    set everything up and run all tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help chat test check format bench screenshots system clean
+
+help:
+	@echo "make chat         set everything up and open the chat in the browser"
+	@echo "make test         set everything up and run all tests"
+	@echo "make check        format, lint, strict types, import floors"
+	@echo "make format       put the code into the project's format"
+	@echo "make bench        the speed figures, as ratios measured in one run"
+	@echo "make screenshots  the pictures in docs/images"
+	@echo "make clean        remove the virtual environment and the caches"
+
+chat: $(VENV)/.installed
+	$(BIN)/cierzo $(ARGS)
+
+test: $(VENV)/.dev system
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/prefix.py
+	$(BIN)/python benchmarks/start.py
+
+screenshots: $(VENV)/.dev system
+	$(BIN)/python docs/screenshots.py
+
+# The browser that the page's tests need. Where it cannot be installed those tests are skipped, by name.
+system:
+	@if command -v chromium >/dev/null || [ -n "$$CIERZO_CHROMIUM" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    chromium fonts-dejavu-core fonts-noto-color-emoji; \
+	else echo "no chromium here: the browser tests will be skipped (install it, or set CIERZO_CHROMIUM)"; fi
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Cierzo needs Python 3.11 or newer: make PYTHON=python3.12 chat")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,36 @@
+"""What every test has: a home of its own, no settings from outside, and no skip that goes unseen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name in list(os.environ):
+        if name.startswith("CIERZO_") and name not in ("CIERZO_REQUIRE_ALL", "CIERZO_CHROMIUM"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CIERZO_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under CIERZO_REQUIRE_ALL a skipped test is a failed one."""
+    report = yield
+    if report.skipped and os.environ.get("CIERZO_REQUIRE_ALL"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and CIERZO_REQUIRE_ALL is set: {reason}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The folder of the repository."""
+    return Path(__file__).parent.parent

@@ -1,0 +1,100 @@
+"""Settings: flags over environment over cierzo.toml over defaults, and one clear line for what cannot be used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cierzo.errors import BadSetting, HomeNotWritable
+from cierzo.settings import Settings, default_home
+
+
+def test_defaults_are_local() -> None:
+    settings = Settings.load()
+    assert (settings.host, settings.port, settings.engine, settings.model) == (
+        "127.0.0.1",
+        7860,
+        "llamacpp:",
+        "cierzo-demo",
+    )
+    assert settings.is_loopback()
+
+
+def test_home_without_a_setting_is_the_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CIERZO_HOME")
+    assert Settings.load().home == default_home()
+
+
+def test_flag_beats_environment_beats_file_beats_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CIERZO_HOME", str(tmp_path))
+    assert Settings.load().port == 7860
+    (tmp_path / "cierzo.toml").write_text("port = 1111\nslots = 2\n")
+    assert Settings.load().port == 1111
+    monkeypatch.setenv("CIERZO_PORT", "2222")
+    assert Settings.load().port == 2222
+    assert Settings.load({"port": 3333}).port == 3333
+    assert Settings.load({"port": None}).port == 2222
+    assert Settings.load().slots == 2
+
+
+def test_the_flag_for_home_decides_which_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "cierzo.toml").write_text("port = 1111\n")
+    assert Settings.load({"home": tmp_path}).port == 1111
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"port": "x"}, "--port is 'x'"),
+        ({"port": 70_000}, "less than or equal to 65535"),
+        ({"slots": 0}, "--slots is 0"),
+        ({"host": " "}, "--host is ' '"),
+        ({"log": "loud"}, "--log is 'loud'"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(flags: dict[str, object], says: str) -> None:
+    with pytest.raises(BadSetting) as refused:
+        Settings.load(flags)
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_source_of_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CIERZO_PORT", "99999")
+    with pytest.raises(BadSetting, match="^CIERZO_PORT is '99999'"):
+        Settings.load()
+    monkeypatch.delenv("CIERZO_PORT")
+    (tmp_path / "cierzo.toml").write_text("slots = 'many'\n")
+    with pytest.raises(BadSetting, match=r"^slots in cierzo.toml is 'many'"):
+        Settings.load({"home": tmp_path})
+    (tmp_path / "cierzo.toml").write_text("this is not toml\n")
+    with pytest.raises(BadSetting, match=r"^cierzo.toml cannot be read"):
+        Settings.load({"home": tmp_path})
+
+
+def test_home_is_made_when_it_is_needed(tmp_path: Path) -> None:
+    settings = Settings.load({"home": tmp_path / "a" / "b"})
+    assert not settings.home.exists()
+    assert settings.writable_home().is_dir()
+
+
+def test_home_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HomeNotWritable, match="set CIERZO_HOME"):
+        Settings.load({"home": tmp_path / "file" / "home"}).writable_home()
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("0.0.0.0", False)],
+)
+def test_loopback(host: str, local: bool) -> None:
+    assert Settings.load({"host": host}).is_loopback() is local
+
+
+def test_settings_do_not_change_the_environment() -> None:
+    before = dict(os.environ)
+    Settings.load()
+    assert dict(os.environ) == before
