@@ -91,8 +91,8 @@ def test_imports_go_down() -> None:
 
 def _same_room(module: str, target: str) -> bool:
     """A folder's files may use each other, except that engines know only their seam and their own helpers."""
-    room = module.split(".")[0]
-    return "." in module and target.split(".")[0] == room
+    room = module.split(".", maxsplit=1)[0]
+    return "." in module and target.split(".", maxsplit=1)[0] == room
 
 
 def test_no_import_in_a_circle() -> None:

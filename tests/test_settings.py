@@ -63,7 +63,7 @@ def test_a_value_that_cannot_be_used_is_named(flags: dict[str, object], says: st
 
 def test_the_source_of_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CIERZO_PORT", "99999")
-    with pytest.raises(BadSetting, match="^CIERZO_PORT is '99999'"):
+    with pytest.raises(BadSetting, match=r"^CIERZO_PORT is '99999'"):
         Settings.load()
     monkeypatch.delenv("CIERZO_PORT")
     (tmp_path / "cierzo.toml").write_text("slots = 'many'\n")
