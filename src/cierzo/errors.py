@@ -56,13 +56,15 @@ class PromptTooLong(BadInput):
     Args:
         needed: Tokens that the shortest possible prompt takes.
         available: Tokens that the window leaves for a prompt.
+        at_least: Whether ``needed`` is only the least that a text so long can take; it was not worth counting.
     """
 
     status = 413
 
-    def __init__(self, needed: int, available: int) -> None:
+    def __init__(self, needed: int, available: int, *, at_least: bool = False) -> None:
+        least = "at least " if at_least else ""
         super().__init__(
-            f"the last question takes {needed} tokens and the model's window has room for {available}: "
+            f"the last question takes {least}{needed} tokens and the model's window has room for {available}: "
             "shorten the question or the system prompt, or lower max_new_tokens"
         )
         self.needed = needed
