@@ -35,3 +35,15 @@ def open_engine(settings: Settings) -> Engine:
 def open_chat(settings: Settings) -> Chat:
     """Make a chat on the engine and model of ``settings``. Raises what `open_engine` raises."""
     return Chat(open_engine(settings))
+
+
+def serve_page(settings: Settings, *, open_browser: bool) -> None:
+    """Serve the page until Ctrl+C or SIGTERM.
+
+    Raises:
+        BadSetting: The address is taken, or other machines could reach it and ``insecure`` is not set.
+        CierzoError: What `open_engine` raises.
+    """
+    from cierzo.page import serve  # noqa: PLC0415 - gradio takes seconds to import, and only the page needs it
+
+    serve(settings, open_browser=open_browser)
