@@ -15,7 +15,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.resources import files
+from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -255,10 +255,16 @@ def _instruct_tokenizer(template: Template) -> InstructTokenizerV1[Any, Any, Any
     return encoder(_tekken(template) if template.kind == "tekken" else _sentencepiece(template))  # type: ignore[no-any-return] # the class is found by name
 
 
+def _data(template: Template) -> Path:
+    import mistral_common  # noqa: PLC0415 - as in Codec
+
+    return Path(mistral_common.__file__).parent / "data" / template.file
+
+
 def _sentencepiece(template: Template) -> SentencePieceTokenizer:
     from mistral_common.tokens.tokenizers.sentencepiece import SentencePieceTokenizer  # noqa: PLC0415 - as in Codec
 
-    return SentencePieceTokenizer(str(files("mistral_common") / "data" / template.file))
+    return SentencePieceTokenizer(_data(template))
 
 
 def _tekken(template: Template) -> Tekkenizer:
@@ -280,7 +286,7 @@ def _tekken(template: Template) -> Tekkenizer:
         },
     }.get(template.version, {})
     names = {i: token["token_str"] for i, token in enumerate(Tekkenizer.DEPRECATED_SPECIAL_TOKENS)} | added
-    content = json.loads((files("mistral_common") / "data" / template.file).read_bytes())
+    content = json.loads(_data(template).read_bytes())
     config = content["config"]
     return Tekkenizer(
         vocab=content["vocab"],
