@@ -139,7 +139,7 @@ def echo(question: str) -> Reply:
 def _invented(token: Token, logprob: float) -> tuple[Alternative, ...]:
     """Give the token itself and two others, which share what probability is left three to one."""
     left = 1 - math.exp(logprob)
-    others = [(token.id + 1, token.text.upper(), 0.7 * left), (token.id + 2, token.text + "…", 0.2 * left)]
+    others = [(token.id + 1, token.text.swapcase(), 0.7 * left), (token.id + 2, token.text + "…", 0.2 * left)]
     entries = [Alternative(token.id, token.text, logprob)]
     entries += [Alternative(number, text, round(math.log(share), 4)) for number, text, share in others]
     return tuple(sorted(entries, key=lambda entry: -entry.logprob))

@@ -1,0 +1,171 @@
+"""The command line: `cierzo` and its commands. It parses, and turns every error into one line and an exit status.
+
+Commands are imported when they are called, so that `cierzo --help` needs neither tokenizers nor engine nor page.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import socket
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cierzo import __version__
+from cierzo.errors import BadSetting, CierzoError
+from cierzo.terminal.render import Screen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cierzo.settings import Settings
+
+COMMANDS = {
+    "ask": ("cierzo.terminal.ask", "Print one answer."),
+    "chat": ("cierzo.terminal.chat", "Talk in the terminal."),
+    "prompt": ("cierzo.terminal.prompt", "Print exactly what the model is given."),
+    "tokens": ("cierzo.terminal.tokens", "Print an answer with every token's probability."),
+    "models": ("cierzo.terminal.models", "Which models there are; download one."),
+    "doctor": ("cierzo.terminal.doctor", "What is installed, what is wrong, and what to do."),
+}
+INTERRUPTED = 130
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when one is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, 2) or ["ask"]
+            raise click.UsageError(f"there is no command {args[0]!r:.60}: did you mean {' or '.join(near)}?", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.command(cls=_Commands, invoke_without_command=True, context_settings=HELP)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option("--model", metavar="NAME", help="Name from `cierzo models list`, or the path of a GGUF.")
+@click.option("--engine", metavar="URL", help="llamacpp: (built in) or scripted:[FILE].")
+@click.option("--host", metavar="ADDRESS", help="Where the page listens.  [127.0.0.1]")
+@click.option("--port", type=int, help="On which port; 0 takes a free one.  [7860]")
+@click.option("--insecure", is_flag=True, default=None, help="Allow an address that other machines can reach.")
+@click.option("--no-open", is_flag=True, help="Do not open the browser.")
+@click.pass_context
+def cierzo(ctx: click.Context, /, no_open: bool, **flags: Any) -> None:
+    """Chat with Mistral models, with nothing hidden.
+
+    Without a command, the chat opens in the browser. Settings also come from CIERZO_* variables and from cierzo.toml.
+    """
+    doors = importlib.import_module("cierzo.terminal.flags").Doors(_open_chat, flags)
+    ctx.obj = doors
+    if ctx.invoked_subcommand is None:
+        settings = doors.settings({})
+        _check_address(settings)
+        importlib.import_module("cierzo.app").serve_page(settings, open_browser=not no_open)
+
+
+def _open_chat(settings: Settings) -> Any:
+    return importlib.import_module("cierzo.app").open_chat(settings)
+
+
+def _check_address(settings: Settings) -> None:
+    """Refuse what cannot work before the page's libraries are imported, which takes seconds.
+
+    Raises:
+        BadSetting: Others could reach the page and nobody allowed it, or the port is taken.
+    """
+    if not settings.is_loopback() and not settings.insecure:
+        raise BadSetting(
+            f"--host {settings.host} lets other machines use this page without a password: add --insecure to allow it"
+        )
+    try:
+        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            if (
+                os.name == "posix"
+            ):  # as servers do: a port just left is free; on Windows the option means something else
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as denied:
+        raise BadSetting(
+            f"cannot listen on {settings.host} port {settings.port} ({denied.strerror or denied}): "
+            "choose another with --port, or --port 0 for any free one"
+        ) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl+C."""
+    try:
+        status = cierzo.main(arguments, prog_name="cierzo", standalone_mode=False)
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001 - this is where every error becomes one line
+        status = _explain(error)
+    _leave(status if isinstance(status, int) else 0)
+
+
+def _explain(error: BaseException) -> int:
+    """Write one line about ``error`` and return the exit status."""
+    screen = Screen.standard()
+    screen.clear()
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, BrokenPipeError):
+        return 1  # whoever read the output has had enough, and knows it
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        screen.note("", "")
+        return INTERRUPTED
+    if _debugging() and not isinstance(error, (CierzoError, click.ClickException)):
+        screen.note("".join(traceback.format_exception(error)).rstrip(), "")
+    line, status = _line(error)
+    screen.error(line)
+    return status
+
+
+def _line(error: BaseException) -> tuple[str, int]:
+    match error:
+        case CierzoError():
+            return str(error), error.exit_code
+        case click.UsageError():
+            path = error.ctx.command_path if error.ctx else "cierzo"
+            return f"{error.format_message().rstrip('.')} ({path} --help shows the usage)", 2
+        case click.ClickException():
+            return error.format_message(), error.exit_code
+        case OSError() if error.filename is None:
+            return f"cannot read or write ({error.strerror or error}): check the disk, and where the output goes", 1
+    hint = "" if _debugging() else ": run it again with CIERZO_LOG=debug for the details"
+    return f"unexpected {type(error).__name__}: {error!s:.300}{hint}", 1
+
+
+def _debugging() -> bool:
+    try:
+        return bool(importlib.import_module("cierzo.settings").Settings.load().log == "debug")
+    except CierzoError:
+        return False  # wrong settings have been complained about already
+
+
+def _leave(status: int) -> None:
+    """Exit. Where nobody reads the output any more, Python would complain about it once again: it must not."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""The terminal face: one file a command, and what they share. It shows events; it knows no engine."""

@@ -1,0 +1,149 @@
+"""What begins with a slash in `cierzo chat`."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Awaitable, Callable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from cierzo.errors import BadInput, BadSampling
+from cierzo.messages import Message, Sampling
+from cierzo.terminal import prompt as exact
+from cierzo.terminal import tokens
+from cierzo.terminal.language import say
+
+if TYPE_CHECKING:
+    from cierzo.terminal.talk import Talk
+
+NAMES = tuple(f.name for f in fields(Sampling))
+
+
+class Leave(Exception):
+    """The chat is over."""
+
+
+async def run(talk: Talk, line: str) -> None:
+    """Do what ``line``, which begins with a slash, says.
+
+    Raises:
+        Leave: It was ``/quit``.
+    """
+    name, _, argument = line.strip().partition(" ")
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 3)
+        hint = say("perhaps", names=", ".join(near)) if near else say("try_help")
+        talk.screen.note(say("unknown", command=name[:40], hint=hint), "red")
+        return
+    try:
+        await COMMANDS[name](talk, argument.strip())
+    except BadInput as refused:
+        talk.screen.error(str(refused))
+
+
+async def _system(talk: Talk, argument: str) -> None:
+    if argument:
+        talk.system = "" if argument == "-" else Message("system", argument).text
+    talk.screen.note(say("system_is", text=talk.system) if talk.system else say("system_none"))
+
+
+async def _set(talk: Talk, argument: str) -> None:
+    name, _, value = argument.replace("=", " ", 1).partition(" ")
+    name = name.replace("-", "_")
+    if name and name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, 1) or NAMES
+        raise BadSampling(f"there is no sampling value {name[:40]!r}: use {', '.join(near)}")
+    if name and value.strip():
+        talk.sampling = replace(talk.sampling, **{name: _value(name, value.strip())})
+    for each in [name] if name else NAMES:
+        talk.screen.note(f"{each} {_shown(getattr(talk.sampling, each))}")
+
+
+def _value(name: str, text: str) -> Any:
+    """Read a value as it was typed; `Sampling` says what is wrong with it."""
+    if name == "stop":
+        try:
+            return () if text == "-" else tuple(part.replace("\\n", "\n") for part in shlex.split(text, posix=True))
+        except ValueError:
+            raise BadSampling("stop has a quote that is never closed: put each text in quotes") from None
+    if name == "seed" and text in ("-", "none"):
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(shlex.quote(text.replace("\n", "\\n")) for text in value) or "-"
+    return "-" if value is None else f"{value}"
+
+
+async def _show(talk: Talk, _: str) -> None:
+    info = talk.chat.engine.describe()
+    talk.screen.note(f"{info.model} · {info.engine}, {info.where} · {info.template} · {info.context:,} tokens")
+    talk.screen.note(" · ".join(f"{name} {_shown(getattr(talk.sampling, name))}" for name in NAMES))
+    await _system(talk, "")
+    for line in talk.figures():
+        talk.screen.note(line)
+
+
+async def _retry(talk: Talk, _: str) -> None:
+    if talk.forget_answer():
+        await talk.answer()
+    else:
+        talk.screen.note(say("no_question"))
+
+
+async def _undo(talk: Talk, _: str) -> None:
+    talk.screen.note(say("undone") if talk.undo() else say("no_question"))
+
+
+async def _tokens(talk: Talk, _: str) -> None:
+    if not talk.heard or not talk.heard.tokens:
+        talk.screen.note(say("no_answer"))
+        return
+    tokens.colored(talk.screen, talk.heard.tokens)
+    tokens.table(talk.screen, talk.heard.tokens, talk.chat.engine.describe().template)
+
+
+async def _prompt(talk: Talk, _: str) -> None:
+    if not talk.prompt:
+        talk.screen.note(say("no_question"))
+        return
+    exact.show(talk.screen, talk.prompt)
+    exact.summary(talk.screen, talk.prompt, talk.prompt.template, talk.chat.engine.describe().context)
+
+
+async def _clear(talk: Talk, _: str) -> None:
+    talk.messages.clear()
+    talk.heard = talk.prompt = None
+    talk.screen.note(say("cleared"))
+
+
+async def _help(talk: Talk, _: str) -> None:
+    for name in COMMANDS:
+        talk.screen.note(f"{name:<8} {say(f'help_{name[1:]}')}", "")
+    talk.screen.note(say("help_keys"))
+
+
+async def _quit(_talk: Talk, _: str) -> None:
+    raise Leave
+
+
+COMMANDS: dict[str, Callable[[Talk, str], Awaitable[None]]] = {
+    "/system": _system,
+    "/set": _set,
+    "/show": _show,
+    "/retry": _retry,
+    "/undo": _undo,
+    "/tokens": _tokens,
+    "/prompt": _prompt,
+    "/clear": _clear,
+    "/help": _help,
+    "/quit": _quit,
+}

@@ -1,0 +1,150 @@
+"""What the commands share: the flags with the notebook's names, the text from arguments or standard input."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cierzo.errors import BadText
+from cierzo.messages import MAX_TEXT, Message, Sampling
+from cierzo.settings import Settings
+from cierzo.terminal.language import say
+
+if TYPE_CHECKING:
+    from cierzo.chat import Chat
+    from cierzo.terminal.render import Screen
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+MAX_BYTES = 4 * MAX_TEXT
+"""Most bytes read from standard input: no text of `MAX_TEXT` characters is longer."""
+
+
+@dataclass(slots=True)
+class Doors:
+    """What the commands need of the floors above them, handed down so that they import nothing upwards.
+
+    Attributes:
+        open_chat: Makes a chat of the settings; nothing is loaded yet.
+        flags: Settings that were said before the command, such as ``--model`` in ``cierzo --model x ask``.
+    """
+
+    open_chat: Callable[[Settings], Chat]
+    flags: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self, flags: Mapping[str, Any]) -> Settings:
+        """Read the settings; of two flags the later one counts.
+
+        Raises:
+            BadSetting: A value cannot be used.
+        """
+        said = {name: value for name, value in flags.items() if name in Settings.model_fields and value is not None}
+        settings = Settings.load({**self.flags, **said})
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("cierzo").setLevel(settings.log.upper())
+        return settings
+
+
+_D = Sampling()
+
+
+def sampling_flags(command: Command) -> Command:
+    """Add one flag for each value of `Sampling` but ``alternatives``."""
+    options = [
+        click.option(
+            "--temperature", type=float, help=f"0 is greedy, 1 the model's own probabilities.  [{_D.temperature}]"
+        ),
+        click.option("--max-new-tokens", type=int, help=f"Most tokens of the answer.  [{_D.max_new_tokens}]"),
+        click.option("--top-p", type=float, help=f"Sample from the smallest set that sums to this.  [{_D.top_p}]"),
+        click.option("--repetition-penalty", type=float, help=f"1 is none.  [{_D.repetition_penalty}]"),
+        click.option("--top-k", type=int, help=f"Sample from the k most probable; 0 is all.  [{_D.top_k}]"),
+        click.option("--min-p", type=float, help=f"Drop what is less probable than this times the best.  [{_D.min_p}]"),
+        click.option("--seed", type=int, help="Seed of the random numbers.  [chosen, and reported]"),
+        click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text. May be repeated."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def model_flags(command: Command) -> Command:
+    """Add ``--model`` and ``--engine``."""
+    command = click.option("--engine", metavar="URL", help="llamacpp: (built in) or scripted:[FILE].")(command)
+    return click.option("--model", metavar="NAME", help="Name from `cierzo models list`, or the path of a GGUF.")(
+        command
+    )
+
+
+system_flag = click.option("--system", metavar="TEXT", help="System prompt.")
+json_flag = click.option("--json", "as_json", is_flag=True, help="One JSON event a line; see docs/terminal.md.")
+
+
+def sampling_of(flags: Mapping[str, Any], *, alternatives: int = 0) -> Sampling:
+    """Make the `Sampling` that the flags say.
+
+    Raises:
+        BadSampling: A value is not a number or out of its range.
+    """
+    names = {f.name for f in fields(Sampling)}
+    said = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
+    return Sampling.of({"alternatives": alternatives, **said})
+
+
+def messages_of(question: str, system: str | None) -> list[Message]:
+    """Make the conversation of one question.
+
+    Raises:
+        BadText: The question is empty, or a text is not Unicode or too long.
+    """
+    asked = Message("user", question)
+    return [Message("system", system), asked] if system else [asked]
+
+
+def question_of(words: tuple[str, ...], screen: Screen) -> str:
+    """Return the text to ask: the arguments, what standard input holds, or both with an empty line between.
+
+    Standard input is read where the text is ``-`` or left out, and beside a text where something is piped in.
+
+    Raises:
+        BadText: Standard input is not UTF-8, or too long.
+    """
+    said = " ".join(words)
+    if said not in ("", "-"):
+        piped = standard_input().strip("\n") if _is_piped() else ""
+        return f"{said}\n\n{piped}" if piped.strip() else said
+    if sys.stdin is not None and sys.stdin.isatty():
+        screen.note(say("stdin"))
+    return standard_input().strip("\n")
+
+
+def standard_input() -> str:
+    """Read standard input to its end.
+
+    Raises:
+        BadText: It is not UTF-8, or longer than a message may be.
+    """
+    if sys.stdin is None:
+        return ""
+    raw = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise BadText(f"standard input is longer than {MAX_BYTES:,} bytes: shorten it")
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as broken:
+        raise BadText(f"standard input is not UTF-8 text (byte {broken.start:,}): convert it first") from None
+
+
+def _is_piped() -> bool:
+    """Whether somebody put a pipe or a file there. Other things (/dev/null, none at all) have nothing to say."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
