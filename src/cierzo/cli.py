@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-import socket
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cierzo import __version__
-from cierzo.errors import BadSetting, CierzoError
+from cierzo.errors import CierzoError
 from cierzo.terminal.render import Screen
 
 if TYPE_CHECKING:
@@ -78,38 +77,11 @@ def cierzo(ctx: click.Context, /, no_open: bool, **flags: Any) -> None:
     doors = importlib.import_module("cierzo.terminal.flags").Doors(_open_chat, flags)
     ctx.obj = doors
     if ctx.invoked_subcommand is None:
-        settings = doors.settings({})
-        _check_address(settings)
-        importlib.import_module("cierzo.app").serve_page(settings, open_browser=not no_open)
+        importlib.import_module("cierzo.app").serve_page(doors.settings({}), open_browser=not no_open)
 
 
 def _open_chat(settings: Settings) -> Any:
     return importlib.import_module("cierzo.app").open_chat(settings)
-
-
-def _check_address(settings: Settings) -> None:
-    """Refuse what cannot work before the page's libraries are imported, which takes seconds.
-
-    Raises:
-        BadSetting: Others could reach the page and nobody allowed it, or the port is taken.
-    """
-    if not settings.is_loopback() and not settings.insecure:
-        raise BadSetting(
-            f"--host {settings.host} lets other machines use this page without a password: add --insecure to allow it"
-        )
-    try:
-        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
-            if (
-                os.name == "posix"
-            ):  # as servers do: a port just left is free; on Windows the option means something else
-                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(address)
-    except OSError as denied:
-        raise BadSetting(
-            f"cannot listen on {settings.host} port {settings.port} ({denied.strerror or denied}): "
-            "choose another with --port, or --port 0 for any free one"
-        ) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -63,10 +63,7 @@ async def _set(talk: Talk, argument: str) -> None:
 def _value(name: str, text: str) -> Any:
     """Read a value as it was typed; `Sampling` says what is wrong with it."""
     if name == "stop":
-        try:
-            return () if text == "-" else tuple(part.replace("\\n", "\n") for part in shlex.split(text, posix=True))
-        except ValueError:
-            raise BadSampling("stop has a quote that is never closed: put each text in quotes") from None
+        return () if text == "-" else tuple(part.replace("\\n", "\n") for part in _quoted(text))
     if name == "seed" and text in ("-", "none"):
         return None
     for kind in (int, float):
@@ -75,6 +72,16 @@ def _value(name: str, text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def _quoted(text: str) -> list[str]:
+    """Split texts at spaces, but not within quotes. A backslash stays, since ``\\n`` is to mean a newline."""
+    parts = shlex.shlex(text, posix=True)
+    parts.whitespace_split, parts.escape, parts.commenters = True, "", ""
+    try:
+        return list(parts)
+    except ValueError:
+        raise BadSampling("stop has a quote that is never closed: put each text in quotes") from None
 
 
 def _shown(value: object) -> str:

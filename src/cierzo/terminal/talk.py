@@ -68,6 +68,8 @@ class Talk:
         except CierzoError as failed:
             self.screen.error(str(failed))
             self.screen.note(say("failed_hint"))
+        if self.screen.is_terminal:
+            self.screen.line()
 
     async def _answer(self) -> None:
         given = [Message("system", self.system), *self.messages] if self.system else self.messages

@@ -1,0 +1,216 @@
+"""`cierzo doctor`: what is installed, what would be used, what is wrong and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import platform
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Literal
+
+import click
+import psutil
+
+from cierzo import __version__, catalog
+from cierzo.errors import CierzoError
+from cierzo.messages import Message, Sampling
+from cierzo.terminal.events import Lines
+from cierzo.terminal.flags import Doors, json_flag, model_flags
+from cierzo.terminal.models import WINDOW, size
+from cierzo.terminal.render import Screen, Style, one_line
+
+if TYPE_CHECKING:
+    from cierzo.chat import Answer, Chat
+    from cierzo.settings import Settings
+
+State = Literal["ok", "warn", "fail"]
+_MARKS: dict[State, tuple[str, Style]] = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
+
+PATIENCE = 120
+"""Seconds that the engine's library, and then a whole answer, may take before something is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        state: ``ok``; ``warn`` where Cierzo works but not as well; ``fail`` where it does not.
+        found: What is there.
+        advice: What to do, empty where nothing needs to be done.
+    """
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+@click.command("doctor")
+@click.option("--no-try", is_flag=True, help="Do not load the model for a short answer.")
+@model_flags
+@json_flag
+@click.pass_obj
+def doctor(doors: Doors, /, no_try: bool, as_json: bool, **flags: str | None) -> None:
+    """Say what is installed, what would be used, what is wrong and what to do.
+
+    Ends with status 1 where something is wrong.
+    """
+    screen = Screen.standard()
+    lines = Lines(screen.out) if as_json else None
+    failed = 0
+    for check in _checks(doors, flags, screen, try_it=not no_try):
+        failed += check.state == "fail"
+        if lines:
+            lines.write("check", **asdict(check))
+        else:
+            _show(screen, check)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _show(screen: Screen, check: Check) -> None:
+    mark, style = _MARKS[check.state]
+    screen.clear()
+    screen.out.write(f"{screen.paint(mark, style)}  {check.name:<9}  {one_line(check.found)}\n")
+    screen.out.flush()
+    if check.advice:
+        screen.line(f"      {'':<9}  → {one_line(check.advice)}")
+
+
+def _checks(doors: Doors, flags: dict[str, str | None], screen: Screen, *, try_it: bool) -> Iterator[Check]:
+    yield Check("cierzo", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}")
+    yield _machine()
+    try:
+        settings = doors.settings(flags)
+    except CierzoError as wrong:
+        yield Check("settings", "fail", str(wrong), "correct it, then run this again")
+        return
+    yield _home(settings)
+    yield _port(settings)
+    yield Check("engine", "ok", f"{settings.engine} would answer")
+    working = True
+    if settings.engine.startswith("llamacpp"):
+        for look in (_library, _model):
+            screen.status(f"{look.__name__.strip('_')} …")
+            check = look(settings)
+            working = working and check.state != "fail"
+            yield check
+    if try_it and working:
+        screen.status("asking …")
+        yield _answer(doors.open_chat, settings)
+
+
+def _machine() -> Check:
+    memory, cores = psutil.virtual_memory(), psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    found = f"{cores} cores, {size(memory.total)} of memory, {size(memory.available)} free, {platform.machine()}"
+    return Check("machine", "ok", found)
+
+
+def _home(settings: Settings) -> Check:
+    try:
+        return Check("home", "ok", f"{settings.writable_home()} can be written")
+    except CierzoError as denied:
+        return Check("home", "warn", str(denied), "questions are answered all the same; what you type is not kept")
+
+
+def _port(settings: Settings) -> Check:
+    try:
+        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            if sys.platform != "win32":  # as servers do: a port just left is free; there the option means another thing
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as denied:
+        found = f"{settings.host} port {settings.port}: {denied.strerror or denied}"
+        return Check("port", "warn", found, "open the page with another --port, or --port 0 for any free one")
+    return Check("port", "ok", f"{settings.host} port {settings.port} is free for the page")
+
+
+def _library(_: Settings) -> Check:
+    """Look at the engine's library without loading it here: it may end the process that does."""
+    try:
+        found = f"xllamacpp {version('xllamacpp')}"
+    except PackageNotFoundError:
+        return Check(
+            "library", "fail", "xllamacpp is not installed", "install it: pip install --force-reinstall cierzo"
+        )
+    if sys.platform == "linux" and not _loads("libgomp.so.1"):
+        advice = "install it: apt install libgomp1, dnf install libgomp, or apk add libgomp"
+        return Check("library", "fail", f"{found}, but the system's libgomp.so.1 is missing", advice)
+    try:
+        command = [sys.executable, "-I", "-c", "import xllamacpp"]
+        trial = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)  # noqa: S603 - fixed
+    except (OSError, subprocess.TimeoutExpired) as failed:
+        return Check("library", "fail", f"{found} cannot be tried: {failed}", "restart the machine and try again")
+    if trial.returncode == 0:
+        return Check("library", "ok", f"{found} loads")
+    if trial.returncode == -getattr(signal, "SIGILL", 0):
+        advice = "this processor lacks AVX2, which the library needs: use a machine from 2015 or later"
+        return Check("library", "fail", f"{found} uses an instruction that this processor lacks", advice)
+    reason = (trial.stderr.strip().splitlines() or [f"exit status {trial.returncode}"])[-1]
+    return Check(
+        "library", "fail", f"{found} does not load: {reason}", "reinstall it: pip install --force-reinstall xllamacpp"
+    )
+
+
+def _loads(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def _model(settings: Settings) -> Check:
+    try:
+        model = catalog.find(settings.model, settings.home)
+    except CierzoError as wrong:
+        return Check("model", "fail", str(wrong), "see `cierzo models list`")
+    if model.path is None:
+        advice = (
+            f"download it: cierzo models pull {model.name}" if model.repo else "reinstall Cierzo: its model is missing"
+        )
+        return Check("model", "fail", f"{model.name} is not on this machine", advice)
+    try:
+        with model.path.open("rb") as file:
+            file.read(1)
+    except OSError as denied:
+        return Check("model", "fail", f"{model.path} cannot be read ({denied.strerror})", "check who may read it")
+    window = min(settings.context or WINDOW, model.context)
+    needed, free = catalog.memory_needed(model, window), psutil.virtual_memory().available
+    found = f"{model.name}, {size(model.size)}, template {model.template}, needs {size(needed)} of memory"
+    if needed > free:
+        return Check(
+            "model", "warn", f"{found}; {size(free)} are free", "close other programs, or choose a smaller model"
+        )
+    return Check("model", "ok", found)
+
+
+def _answer(open_chat: Callable[[Settings], Chat], settings: Settings) -> Check:
+    """Really ask something, and say how long it took."""
+    try:
+        answer = asyncio.run(_ask(open_chat(settings)))
+    except CierzoError as failed:
+        return Check("answer", "fail", str(failed), "set CIERZO_LOG=debug and run this again for the details")
+    except TimeoutError:
+        advice = "is the machine busy? set CIERZO_LOG=debug for the details"
+        return Check("answer", "fail", f"none within {PATIENCE} s", advice)
+    times, count = answer.finish.timings, len(answer.tokens)
+    rate = f", {(count - 1) / times.decode:.0f} tokens/s" if count > 1 and times.decode else ""
+    return Check("answer", "ok", f"{count} tokens, the first after {times.first_token:.1f} s{rate}")
+
+
+async def _ask(chat: Chat) -> Answer:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await chat.answer([Message("user", "Hello")], Sampling(temperature=0, max_new_tokens=16))
+    finally:
+        await chat.close()

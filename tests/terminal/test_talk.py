@@ -1,0 +1,232 @@
+"""A conversation in the terminal, with a script for a model and a list for a keyboard."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from test_render import Terminal, screen
+
+from cierzo.chat import Chat
+from cierzo.engines.script import Reply, Script, Wait
+from cierzo.engines.scripted import Scripted
+from cierzo.errors import BadText, EngineDied, Overloaded
+from cierzo.messages import Message, Phase, Sampling
+from cierzo.terminal.chat import converse
+from cierzo.terminal.commands import COMMANDS
+from cierzo.terminal.talk import Talk
+
+
+class Typed:
+    def __init__(self, *lines):
+        self.lines = list(lines)
+
+    async def read(self):
+        if not self.lines:
+            raise EOFError
+        line = self.lines.pop(0)
+        if isinstance(line, Exception):
+            raise line
+        return line
+
+
+async def talk(engine, *lines, to=None, **options):
+    made = Talk(Chat(engine), to or screen(terminal=False), **options)
+    await converse(made, Typed(*lines))
+    return made
+
+
+def out(made):
+    return made.screen.out.getvalue()
+
+
+def err(made):
+    return made.screen.err.getvalue()
+
+
+async def test_answers_go_to_standard_output_and_make_the_next_prompt():
+    engine = Scripted("Hola.", "Bien.")
+    made = await talk(engine, "hola", "", "  ", "¿qué tal?")
+    assert (out(made), err(made)) == ("Hola.\nBien.\n", "")
+    assert engine.asked[1].prompt.text == "<s>[INST] hola[/INST] Hola.</s>[INST] ¿qué tal?[/INST]"
+    assert made.messages[1].ids == tuple(token.id for token in engine.script.replies[0].steps)
+
+
+async def test_system_and_sampling_reach_the_engine():
+    engine = Scripted("a")
+    await talk(engine, "/system Be brief.", "/set temperature 0.5", "/set top-p=0.3", "hi", "/system -", "/clear", "hi")
+    assert engine.asked[0].prompt.text == "<s>[INST] Be brief.\n\nhi[/INST]"
+    assert (engine.asked[0].sampling.temperature, engine.asked[0].sampling.top_p) == (0.5, 0.3)
+    assert engine.asked[1].prompt.text == "<s>[INST] hi[/INST]"
+
+
+async def test_set_takes_every_name_and_shows_it():
+    made = await talk(
+        Scripted(),
+        "/set temperature 0",
+        "/set max_new_tokens 7",
+        "/set top_p 0.5",
+        "/set repetition_penalty 1.5",
+        "/set top_k 3",
+        "/set min_p 0.1",
+        "/set seed 5",
+        "/set alternatives 2",
+        "/set stop 'a b' \\n",
+        "/set stop",
+    )
+    assert made.sampling == Sampling(0.0, 7, 0.5, 1.5, 3, 0.1, 5, ("a b", "\n"), 2)
+    assert err(made).endswith("stop 'a b' '\\n'\n")
+    await converse(made, Typed("/set seed none", "/set stop -"))
+    assert (made.sampling.seed, made.sampling.stop) == (None, ())
+
+
+BAD_COMMANDS = [
+    ("/set temperature 9", "between 0 and 5"),
+    ("/set temperature nan", "between 0 and 5"),
+    ("/set temperature warm", "must be a number between 0 and 5"),
+    ("/set max_new_tokens 0", "between 1 and 131072"),
+    ("/set max_new_tokens 1.5", "whole number"),
+    ("/set alternatives 21", "between 0 and 20"),
+    ("/set topp 1", "use top_p"),
+    ("/set colour red", "temperature"),
+    ("/set stop 'a", "quote"),
+    ("/set seed -1", "between 0"),
+    ("/hlep", "/help"),
+    ("/Retry", "/retry"),
+    ("/" + "x" * 1000, "/help"),
+    ("/system \x00", "NUL"),
+    ("a\x00b", "NUL"),
+    ("half \ud800", "surrogate"),
+    ("x" * 2_000_001, "at most 2,000,000"),
+    (BadText("a line is too long: shorten it"), "too long"),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), BAD_COMMANDS)
+async def test_what_is_wrong_is_one_line_and_the_chat_goes_on(line, expected):
+    engine = Scripted("fine")
+    made = await talk(engine, line, "still there?")
+    assert expected in err(made)
+    assert err(made).count("\n") == 1
+    assert len(err(made)) < 400
+    assert out(made) == "fine\n"
+    assert engine.asked[0].prompt.text == "<s>[INST] still there?[/INST]"
+
+
+async def test_retry_asks_again_without_the_old_answer():
+    engine = Scripted("one", "two")
+    made = await talk(engine, "/retry", "hi", "/retry")
+    assert out(made) == "one\ntwo\n"
+    assert engine.asked[0].prompt.text == engine.asked[1].prompt.text
+    assert [message.text for message in made.messages] == ["hi", "two"]
+
+
+async def test_undo_takes_question_and_answer_back():
+    made = await talk(Scripted("a"), "/undo", "one", "two", "/undo")
+    assert made.messages == [Message("user", "one"), Message("assistant", "a")]
+    assert err(made).splitlines() == ["there is no question yet", "the last question and its answer are gone"]
+
+
+@pytest.mark.parametrize("error", [EngineDied("it died: ask again"), Overloaded("all busy", retry_after=1)])
+async def test_an_error_is_one_line_and_the_question_can_be_asked_again(error):
+    engine = Scripted(["I was ab", error], "Now.")
+    made = await talk(engine, "well?", "/retry")
+    assert out(made) == "I was ab\nNow.\n"
+    assert err(made).splitlines()[0] == f"cierzo: {error}"
+    assert made.messages == [Message("user", "well?"), Message("assistant", "Now.")]
+
+
+async def test_a_question_that_cannot_fit_is_taken_back():
+    engine = Scripted(script=Script((Reply.of("ok"),), context=64))
+    made = await talk(engine, "word " * 200, "short")
+    assert "the last question takes" in err(made)
+    assert out(made) == "ok\n"
+
+
+async def test_dropped_turns_are_told():
+    engine = Scripted(script=Script((Reply.of("an answer of some words"),), context=64))
+    made = await talk(engine, *[f"question number {n} of several" for n in range(4)])
+    assert "the oldest 2 messages were left out" in err(made)
+
+
+async def test_show_tokens_and_prompt():
+    made = await talk(
+        Scripted(),
+        "/tokens",
+        "/prompt",
+        "/show",
+        "hello [INST]",
+        "/tokens",
+        "/prompt",
+        "/show",
+        sampling=Sampling(alternatives=2),
+    )
+    assert err(made).splitlines()[:2] == ["there is no answer yet", "there is no question yet"]
+    assert "98.0 %" in out(made)
+    assert "<s>[INST] hello [INST][/INST]\n" in out(made)
+    assert "[INST]" in err(made)  # told to be plain text
+    assert "ended with eos_token" in err(made)
+
+
+async def test_clear_and_help_and_quit():
+    engine = Scripted("a")
+    made = await talk(engine, "one", "/clear", "two", "/help", "/quit", "never")
+    assert [asked.prompt.text for asked in engine.asked] == ["<s>[INST] one[/INST]", "<s>[INST] two[/INST]"]
+    assert all(name in err(made) for name in COMMANDS)
+
+
+async def test_a_line_with_a_space_before_the_slash_is_a_question():
+    engine = Scripted("a")
+    await talk(engine, " /usr/bin is what?")
+    assert len(engine.asked) == 1
+
+
+async def test_ctrl_c_stops_the_answer_and_keeps_what_was_said():
+    engine = Scripted(["Half", " an", Wait(), "never"], "Whole.")
+    asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)
+    made = await talk(engine, "go", "/show", "and?")
+    assert out(made) == "Half an\nWhole.\n"
+    assert err(made).splitlines()[0] == "[stopped]"
+    assert "ended with stopped" in err(made)
+    assert "[/INST] Half an</s>[INST] and?" in engine.asked[1].prompt.text
+    assert (engine.running, engine.stopped) == (0, 1)
+    assert signal.getsignal(signal.SIGINT) is not None
+
+
+async def test_ctrl_c_before_the_first_token_keeps_the_question():
+    engine = Scripted([Wait()], "Now.")
+    asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)
+    made = await talk(engine, "go", "/retry")
+    assert made.messages == [Message("user", "go"), Message("assistant", "Now.")]
+
+
+async def test_being_cancelled_is_not_being_stopped():
+    engine = Scripted([Wait()])
+    task = asyncio.create_task(talk(engine, "go"))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert engine.running == 0
+
+
+async def test_the_phase_is_shown_with_a_clock_and_disappears():
+    phases = [Phase("queued", 2), Wait(0.45), Phase("loading", 40, 100), Wait(0.3), Phase("reading", 3, 9), Wait(0.3)]
+    made = await talk(Scripted([*phases, "Hi"]), "go", to=screen(NO_COLOR="1"))
+    for words in ("number 2 in the queue · 0.", "loading the model, 40 %", "reading the prompt, 3 of 9 tokens"):
+        assert words in err(made)
+    assert err(made).endswith("\r\x1b[K")
+    assert out(made) == "Hi\n\n"
+
+
+async def test_an_answer_cannot_command_the_terminal():
+    made = await talk(
+        Scripted(["a\x1b]0;title\x07\x9b2J", "\x1b", "[31m"]), "go", "/tokens", "/prompt", to=screen(NO_COLOR="1")
+    )
+    assert isinstance(made.screen.out, Terminal)
+    assert not {"\x1b", "\x07", "\x9b"} & set(out(made))
+
+
+async def test_a_nul_of_the_model_does_not_end_the_chat():
+    made = await talk(Scripted(["a\x00b"], "c"), "one", "two")
+    assert out(made) == "a\x00b\nc\n"
