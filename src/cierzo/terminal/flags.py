@@ -33,10 +33,12 @@ class Doors:
 
     Attributes:
         open_chat: Makes a chat of the settings; nothing is loaded yet.
+        version: Cierzo's own.
         flags: Settings that were said before the command, such as ``--model`` in ``cierzo --model x ask``.
     """
 
     open_chat: Callable[[Settings], Chat]
+    version: str = ""
     flags: dict[str, Any] = field(default_factory=dict)
 
     def settings(self, flags: Mapping[str, Any]) -> Settings:
