@@ -79,7 +79,7 @@ def test_stop_frees_the_engine_and_keeps_what_was_written(serve: Serve, visit: V
     expect(person.answers.last).to_contain_text("sigue y sigue")
     person.box.fill("lo siguiente")  # the box stays usable meanwhile
     person.stop.click()
-    assert within(1.0, scripted, 0) < 1.0
+    print(f"\nfree {within(1.0, scripted, 0):.2f} s after Stop")
     person.rest()
     expect(person.status).to_contain_text("Stopped after")
     kept = person.answers.last.inner_text().strip()
@@ -115,7 +115,7 @@ def test_leaving_the_page_frees_the_engine(serve: Serve, visit: Visit, leave: st
         person.page.close()
     else:
         person.page.reload()
-    within(5.0, scripted, 0)
+    print(f"\nfree {within(5.0, scripted, 0):.2f} s after the page went ({leave})")
 
 
 def test_two_people_get_their_own_answers_at_once(serve: Serve, visit: Visit) -> None:
@@ -264,7 +264,10 @@ def test_nothing_runs_off_the_side(serve: Serve, visit: Visit, width: int) -> No
     person.ask("x" * 300)
     widths = person.page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth, innerWidth]")
     assert widths == [width] * 3
-    assert person.box.is_visible()
+    expect(person.box).to_be_in_viewport()
+    last = person.page.locator("#repetition_penalty input[type=range]")
+    last.scroll_into_view_if_needed()
+    expect(last).to_be_in_viewport()
 
 
 def test_nothing_is_fetched_from_elsewhere(serve: Serve, visit: Visit) -> None:

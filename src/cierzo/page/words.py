@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def notice(info: EngineInfo) -> dict[str, str]:
         key = "notice_scripted"
     else:
         key = "notice_demo" if info.model == "cierzo-demo" else "notice_model"
-    return {name: words[key].format(model=info.model) for name, words in LANGUAGES.items()}
+    return {name: words[key].format(model=PurePath(info.model).name) for name, words in LANGUAGES.items()}
 
 
 def status(view: View, words: Words) -> str:
