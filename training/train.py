@@ -2,21 +2,23 @@
 
     python -m training.train --steps 1000 --out training/out/demo.pt --curve docs/demo-model-loss.png
 
-Loss is counted on answer tokens and their end only. Nothing here depends on the clock, so the same seed, threads and
-torch give the same file. A GPU is used when there is one.
+Loss is counted on answer tokens and their end only. Nothing here depends on the clock, so the same seed, workers and
+torch give the same file. On a CPU the batch is shared among processes of one thread, which loses less than threads do
+when other programs use the machine; a GPU is used when there is one.
 """
 
 import argparse
 import random
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from training import corpus
 from training.config import CONFIG
@@ -26,6 +28,20 @@ from training.tokens import encode
 
 CHUNK = 6144
 END_OF_CONTROL = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every worker of a run has to know. `size` is dialogues in a batch, over all workers."""
+
+    steps: int
+    seed: int
+    size: int
+    workers: int
+    kept: list[int]
+    meeting: Path
+    out: Path
+    curve: Path | None
 
 
 class Vocabulary:
@@ -96,14 +112,14 @@ def padded(group: list[tuple[list[int], list[bool]]]) -> tuple[Tensor, Tensor]:
     return rows, mask
 
 
-def loss_of(network: Demo, rows: Tensor, mask: Tensor) -> Tensor:
-    """Mean cross-entropy in nats over the tokens to be predicted."""
+def loss_of(network: Demo, rows: Tensor, mask: Tensor, tokens: int) -> Tensor:
+    """Cross-entropy in nats of the tokens to be predicted, as this share's part of the mean over `tokens`."""
     states = network.hidden(rows[:, :-1])[mask[:, 1:]]
     logits = network.logits(states).float()
     total = logits.logsumexp(-1)
     right = logits.gather(1, rows[:, 1:][mask[:, 1:]].unsqueeze(1)).squeeze(1)
     # A light pull of the normaliser towards zero keeps logits small, so that a repetition penalty does little harm.
-    return (total - right).mean() + 1e-4 * total.square().mean()
+    return ((total - right).sum() + 1e-4 * total.square().sum()) / tokens
 
 
 def optimisers(network: Demo) -> list[torch.optim.Optimizer]:
@@ -122,37 +138,56 @@ def rate(step: int, steps: int) -> float:
     return min((step + 1) / rise, 1.0, max((steps - step) / fall, 0.01))
 
 
-def train(steps: int, seed: int, size: int, out: Path) -> list[tuple[int, float]]:
-    """Train and save; returns (step, loss) points."""
-    torch.manual_seed(seed)
-    torch.set_num_threads(2)
+def train(rank: int, run: Run) -> None:
+    """Train one share of every batch; all shares add their gradients and so keep the same weights. Rank 0 saves."""
+    torch.manual_seed(run.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    vocabulary = make_vocabulary(seed)
+    if run.workers > 1:
+        torch.set_num_threads(1)
+        distributed.init_process_group("gloo", init_method=f"file://{run.meeting}", rank=rank, world_size=run.workers)
+    vocabulary = Vocabulary(run.kept)
     network = Demo(CONFIG, len(vocabulary.kept)).to(device)
     tools = optimisers(network)
     full = [[group["lr"] for group in tool.param_groups] for tool in tools]
-    points, tokens, start = [], 0, time.monotonic()
-    print(f"{CONFIG.parameters} parameters, {len(vocabulary.kept)} tokens with their own row, {device}", flush=True)
-    for step, (rows, mask) in zip(range(steps), batches(seed, size, vocabulary), strict=False):
+    points, read, start = [], 0, time.monotonic()
+    for step, (rows, mask) in zip(range(run.steps), batches(run.seed, run.size, vocabulary), strict=False):
         for tool, rates in zip(tools, full, strict=True):
             for group, top in zip(tool.param_groups, rates, strict=True):
-                group["lr"] = top * rate(step, steps)
+                group["lr"] = top * rate(step, run.steps)
+        mine = slice(rank, None, run.workers)
         with torch.autocast(device, torch.bfloat16):
-            loss = loss_of(network, rows.to(device), mask.to(device))
+            loss = loss_of(network, rows[mine].to(device), mask[mine].to(device), int(mask[:, 1:].sum()))
         loss.backward()
+        shown = shared(network, loss.detach(), run.workers)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         for tool in tools:
             tool.step()
             tool.zero_grad()
-        tokens += rows.numel()
-        if step % 20 == 0 or step == steps - 1:
-            points.append((step, loss.item()))
-            spent = time.monotonic() - start
-            print(f"step {step} loss {loss.item():.4f} {tokens / spent:.0f} tokens/s {spent:.0f} s", flush=True)
-        if step % 100 == 99 or step == steps - 1:
-            facts = {"seed": seed, "steps": step + 1, "dialogues": (step + 1) * size, "tokens": tokens}
-            save(network, vocabulary, facts, out)
-    return points
+        read += rows.numel()
+        if rank == 0:
+            if step % 10 == 0 or step == run.steps - 1:
+                spent = time.monotonic() - start
+                points.append((step, shown))
+                print(f"step {step} loss {shown:.4f} {read / spent:.0f} tokens/s {spent:.0f} s", flush=True)
+            if step % 100 == 99 or step == run.steps - 1:
+                facts = {"seed": run.seed, "steps": step + 1, "dialogues": (step + 1) * run.size, "tokens": read}
+                save(network, vocabulary, facts, run.out)
+    if rank == 0 and run.curve:
+        draw(points, run.curve)
+
+
+def shared(network: Demo, loss: Tensor, workers: int) -> float:
+    """Add up the gradients of all shares in place; returns the loss of the whole batch."""
+    if workers == 1:
+        return loss.item()
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), loss.reshape(1)])
+    distributed.all_reduce(flat)
+    at = 0
+    for gradient in gradients:
+        gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient))
+        at += gradient.numel()
+    return flat[-1].item()
 
 
 def save(network: Demo, vocabulary: Vocabulary, facts: dict[str, int], out: Path) -> None:
@@ -184,12 +219,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=72)
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each; 1 with a GPU")
     parser.add_argument("--out", type=Path, default=Path("training/out/demo.pt"))
     parser.add_argument("--curve", type=Path)
     arguments = parser.parse_args()
-    points = train(arguments.steps, arguments.seed, arguments.batch, arguments.out)
-    if arguments.curve:
-        draw(points, arguments.curve)
+    kept = make_vocabulary(arguments.seed).kept
+    print(f"{CONFIG.parameters} parameters, {len(kept)} tokens with their own row", flush=True)
+    workers = 1 if torch.cuda.is_available() else arguments.workers
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = Path(folder) / "meeting"
+        run = Run(
+            arguments.steps, arguments.seed, arguments.batch, workers, kept, meeting, arguments.out, arguments.curve
+        )
+        if workers == 1:
+            train(0, run)
+        else:
+            torch.multiprocessing.spawn(train, args=(run,), nprocs=workers)
 
 
 if __name__ == "__main__":
