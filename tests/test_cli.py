@@ -71,6 +71,19 @@ def test_ask_reads_nothing_where_there_is_nothing(tmp_path):
     assert done.stdout.endswith(b"You said: alone\n")
 
 
+def test_a_pipe_that_stays_open_is_told_of():
+    command = [sys.executable, "-m", "cierzo", "ask", *SCRIPTED, "Sum up:"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
+        assert b"reading standard input" in waiting.stderr.readline()
+        out, _ = waiting.communicate(b"at last", timeout=60)
+    assert out.endswith(b"You said: Sum up:\n\nat last\n")
+
+
+def test_prompt_puts_what_is_piped_in_after_the_last_text():
+    out = answered("prompt", "--separate", "--model", "mistral-7b", "a", "b", stdin=b"c")
+    assert out == "<s>[INST] a[/INST][INST] b\n\nc[/INST]\n"
+
+
 def test_sampling_flags_reach_the_engine():
     flags = "--temperature 0 --max-new-tokens 3 --top-p 0.5 --repetition-penalty 1.1 --top-k 5 --min-p 0.1 --seed 7"
     lines = events("ask", *SCRIPTED, *flags.split(), "--stop", "x", "--stop", "y", "--alternatives", "1", "hi")
@@ -152,8 +165,14 @@ def test_doctor_says_what_is_wrong_and_ends_with_1(tmp_path):
 def test_version_and_help():
     assert re.fullmatch(r"cierzo \d+\.\d+\.\d+\n", answered("--version"))
     assert answered("-h") == answered("--help")
-    for command in COMMANDS:
-        assert f"Usage: cierzo {command}" in answered(command, "-h")
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "models pull"])
+def test_every_command_has_help(capfd, command):
+    with pytest.raises(SystemExit) as left:
+        main([*command.split(), "-h"])
+    assert left.value.code == 0
+    assert capfd.readouterr().out.startswith(f"Usage: cierzo {command}")
 
 
 def test_help_and_prompt_import_neither_page_nor_engine():
