@@ -32,6 +32,7 @@ def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Hub]:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+    monkeypatch.setattr("cierzo.downloads._PATIENCE", 60.0)  # this machine may be busy with other tests
     with serve() as server:
         point_to(server.url, monkeypatch)
         server.files[REPO, FILE] = CONTENT
