@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PATIENCE = 5.0
+"""Seconds that answers under way get to end when a client is closed."""
+
 
 def conversation(question: str | Sequence[Message], system: str | None) -> list[Message]:
     """Turn what a person passed into messages: a text is one question; a system prompt goes first."""
@@ -172,10 +175,20 @@ class Client:
         """As `AsyncClient.close`."""
         if self._loop.is_closed():
             return
-        self._run(self._client.close())
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        """Close the engine, and let everyone who waits for it learn how it ended before the loop stops."""
+        await self._client.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            _, late = await asyncio.wait(others, timeout=PATIENCE)
+            for task in late:
+                task.cancel()
+        await self._loop.shutdown_default_executor()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run on the client's loop and wait. Ctrl+C cancels the work there, not only the waiting here."""
