@@ -30,6 +30,7 @@ FLOORS = {
     "catalog": 2,
     "engines.base": 2,
     "engines": 3,
+    "store": 3,
     "chat": 5,
     "page": 6,
     "terminal": 6,

@@ -46,4 +46,4 @@ def serve_page(settings: Settings, *, open_browser: bool) -> None:
     """
     from cierzo.page import serve  # noqa: PLC0415 - gradio takes seconds to import, and only the page needs it
 
-    serve(settings, open_browser=open_browser)
+    serve(open_chat(settings), settings, open_browser=open_browser)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
+_PATIENCE = 10.0
+"""Seconds to wait for the hub's first answer."""
+
 
 def cached(repo: str, file: str) -> Path | None:
     """Return where a file lies in the hub's cache, or None. Asks no network."""
@@ -35,25 +38,27 @@ def download(repo: str, file: str, size: int, progress: Callable[[int, int], Non
     Args:
         repo: Such as ``org/name``.
         file: Its name in the repository.
-        size: Bytes that it is expected to have, to see first whether there is room; 0 where it is not known.
+        size: Bytes that it should have, where the hub does not say; to see first whether there is room.
         progress: Called with the bytes so far and the bytes in all. What it raises ends the download.
 
     Raises:
         DownloadFailed: With the reason and what to do.
     """
     import httpx2  # noqa: PLC0415 - huggingface_hub's own client, whose errors it lets through
-    from huggingface_hub import constants, errors, hf_hub_download  # noqa: PLC0415 - heavy
+    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_download, hf_hub_url  # noqa: PLC0415
 
     cache = Path(constants.HF_HUB_CACHE)
     page = f"{constants.ENDPOINT}/{repo}"
-    _check_room(cache, size, file)
     try:
+        # Asked first, and once: hf_hub_download tries for 23 seconds before it says that there is no network.
+        known = get_hf_file_metadata(hf_hub_url(repo, file), timeout=_PATIENCE)
+        _check_room(cache, known.size or size, file)
         return Path(hf_hub_download(repo, file, tqdm_class=_bar(progress)))
     except errors.GatedRepoError:
         reason = f"{repo} asks for an agreement: accept it at {page}, then run `hf auth login`"
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         reason = f"there is no repository {repo}, or it is private: look at {page}, or run `hf auth login`"
-    except errors.LocalEntryNotFoundError:
+    except (httpx2.ConnectError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         reason = f"{constants.ENDPOINT} does not answer: check the network and HF_ENDPOINT, then try again"
     except errors.EntryNotFoundError:
         reason = f"{repo} has no such file any more: see what there is at {page}"
