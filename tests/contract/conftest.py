@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncGenerator, Generator
@@ -43,19 +42,8 @@ class Postgres:
         options = f"-c listen_addresses='' -k {self.folder}"
         self.run("pg_ctl", "-D", "data", "-o", options, "-l", "log", "-w", "start")
 
-    def kill(self) -> None:
-        """End it as a power cut would: no time to write anything."""
-        pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
-        os.kill(pid, signal.SIGKILL)
-        self.run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop") if self.alive(pid) else None
-        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
-
-    @staticmethod
-    def alive(pid: int) -> bool:
-        state = Path(f"/proc/{pid}/stat")
-        return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
-
     def restart(self) -> None:
+        """End it as a crash would, without a word to its clients, and start it again."""
         self.run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "restart")
 
     def stop(self) -> None:

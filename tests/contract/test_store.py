@@ -116,7 +116,7 @@ async def test_a_client_id_used_for_something_else_is_a_conflict(store: Store, c
 
 
 async def test_a_parent_must_lie_in_the_conversation(store: Store) -> None:
-    conversation, question = await begun(store)
+    _, question = await begun(store)
     other = (await store.conversations.create(owner=None)).id
     for parent in ("nothing", question.id):
         with pytest.raises(NotFound):
