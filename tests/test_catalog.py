@@ -148,6 +148,7 @@ def test_memory_is_weights_window_and_a_little() -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Generator[Hub]:
+    monkeypatch.setattr("cierzo.downloads._PATIENCE", 60.0)  # this machine may be busy with other tests
     with serve() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"

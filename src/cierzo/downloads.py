@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _PATIENCE = 10.0
 """Seconds to wait for the hub's first answer."""
+
+_PACE = 0.1
+"""Seconds between two reports of progress."""
 
 
 def cached(repo: str, file: str) -> Path | None:
@@ -98,12 +102,25 @@ def _bar(progress: Callable[[int, int], None] | None) -> Any:
         told: Bar | None = None
 
         def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "file": io.StringIO(), "disable": False, "leave": True})
+            self.last = 0.0
             if Bar.told is None:
                 Bar.told = self  # the hub's newer storage shows a second bar, with other figures
-            super().__init__(*args, **{**options, "file": io.StringIO(), "disable": False, "leave": True})
+                self.tell()
+
+        def update(self, n: float | None = 1) -> bool | None:
+            drawn: bool | None = super().update(n)
+            if Bar.told is self and (time.monotonic() - self.last >= _PACE or self.n == self.total):
+                self.tell()
+            return drawn
+
+        def tell(self) -> None:
+            """Tell where it stands: never from `display`, where tqdm holds a lock that an exception would keep."""
+            self.last = time.monotonic()
+            if progress is not None:
+                progress(int(self.n), int(self.total or 0))
 
         def display(self, *_: Any, **__: Any) -> None:
-            if progress is not None and Bar.told is self:
-                progress(int(self.n), int(self.total or 0))
+            pass
 
     return Bar

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from cierzo.app import open_engine
 from cierzo.engines.script import Reply, Wait
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import EngineDied, NotEnoughMemory
-from cierzo.messages import Phase, Token
+from cierzo.messages import Finish, Phase, Token
 from cierzo.page.words import EXAMPLES, LANGUAGES
 from cierzo.settings import Settings
 
@@ -40,7 +41,7 @@ def test_the_demo_model_answers_in_two_turns(serve: Serve, visit: Visit) -> None
     assert len(seen) > 1, "the answer came all at once"
     assert seen == sorted(seen, key=len)
     assert seen[-1] == first
-    expect(person.status).to_contain_text("tokens/s")
+    expect(person.status).to_contain_text(re.compile(r"\d tokens"))
     second = person.ask("¿Y qué piensa al respecto?")
     assert second
     expect(person.questions).to_have_count(2)
@@ -191,6 +192,15 @@ def test_a_question_that_cannot_be_asked_stays_in_the_box(serve: Serve, visit: V
     expect(person.questions).to_have_count(0)
     assert person.box.input_value() == text
     assert person.ask("corta") == "bien"
+
+
+def test_an_answer_without_a_word_is_said(serve: Serve, visit: Visit) -> None:
+    person = visit(serve(Scripted([Finish("eos_token")], "ahora sí")))
+    person.say("¿y?")
+    expect(person.status).to_contain_text("without a word")
+    expect(person.box).to_have_value("¿y?")
+    person.rest()
+    assert person.ask("¿y?") == "ahora sí"
 
 
 def test_no_tokens_at_all_is_refused_in_words(serve: Serve, visit: Visit) -> None:

@@ -371,14 +371,25 @@ async def test_text_that_cannot_be_kept_is_refused_before_the_database(store: St
     if bad:
         with pytest.raises(BadText):
             await store.conversations.change(conversation, owner=None, title=bad)
+        with pytest.raises(BadText):
+            await store.replies.finish(answer, FINISH, after=0, failure=bad)
+    if bad.replace("\0", "") == bad != "":
         for token in (Token(1, bad), Token(1, "x", alternatives=(Alternative(1, bad, -1.0),))):
             with pytest.raises(BadText):
                 await store.replies.log(answer, [Token(1, "good"), token], after=0)
-        with pytest.raises(BadText):
-            await store.replies.finish(answer, FINISH, after=0, failure=bad)
     with pytest.raises(BadText):
         await store.conversations.append(conversation, owner=None, parent=None, role="user", text="x", client_id=bad)
     assert (await store.conversations.get(conversation, owner=None)).messages == 2
+
+
+async def test_a_nul_that_a_model_writes_loses_nothing(store: Store) -> None:
+    conversation, question = await begun(store)
+    answer = (await store.replies.begin(conversation, owner=None, parent=question.id, start=START)).message.id
+    tokens = [Token(1, "a\x00b", -1.0, alternatives=(Alternative(1, "\x00", -1.5),)), Token(2, "c", -0.5)]
+    await store.replies.log(answer, tokens, after=0)
+    done = await store.replies.finish(answer, FINISH, after=2)
+    assert done.text == "a\ufffdbc"
+    assert await store.replies.tokens(answer, owner=None) == tuple(tokens)
 
 
 @pytest.mark.parametrize("strange", ["a\x00b", "a\ud800b", "' OR ''='", "x" * 5000, ""])

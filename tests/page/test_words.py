@@ -46,7 +46,7 @@ def test_the_browsers_first_language_that_we_have(accepted: str, tag: str) -> No
 
 def ended(reason: str, **counts: int) -> View:
     finish = Finish(reason, timings=Timings(decode=2.0), **counts)  # type: ignore[arg-type]
-    return View(text="x", tokens=21, seconds=2.5, finish=finish, over=True)
+    return View("x", tokens=21, seconds=2.5, finish=finish, over=True)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,8 @@ def ended(reason: str, **counts: int) -> View:
         (View(phase=Phase("reading", 5, 9), seconds=2), "Reading the conversation · 5 of 9 tokens · 2.0 s"),
         (View(phase=Phase("reading", 9, 9), tokens=1, seconds=2), "Writing · 1 token · 2.0 s"),
         (ended("eos_token"), "21 tokens · 2.5 s · 10 tokens/s"),
-        (View(tokens=1, seconds=0.1, finish=Finish("eos_token")), "1 token · 0.1 s"),
+        (View("a", tokens=1, seconds=0.1, finish=Finish("eos_token")), "1 token · 0.1 s"),
+        (View(finish=Finish("eos_token")), "The model ended its answer without a word: ask again, or in other words."),
         (ended("length"), "Cut off after 21 tokens: “Max new tokens” or the model's window was reached."),
         (View(tokens=7, stopped=True), "Stopped after 7 tokens."),
         (View(error=EngineDied("it ended: ask again")), "No answer: it ended: ask again."),

@@ -263,8 +263,7 @@ def _final(view: View, text: str, shown: Shown, asked: Shown, words: Words) -> A
     line = plain(status(view, words))
     if view.error:
         line = f'<span class="failed">{line}</span>'
-    unanswered = not view.text and (view.stopped or view.error is not None)
-    return (shown if unanswered else _with(asked, view.text)), gr.skip(), line, (text if unanswered else "")
+    return (_with(asked, view.text) if view.text else shown), gr.skip(), line, ("" if view.text else text)
 
 
 def _rest(box: str, returned: str) -> tuple[Any, str]:

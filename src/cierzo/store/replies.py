@@ -128,7 +128,7 @@ class Replies:
         Raises:
             NotFound: There is no such answer.
             Conflict: The answer is done, or its log does not end at ``after``.
-            BadText: A token's text holds NUL or half a character; no event of the batch was logged.
+            BadText: A token's text holds half a character; no event of the batch was logged.
         """
         _check(batch)
         if not is_id(answer):
@@ -316,7 +316,7 @@ def _check(batch: Sequence[StreamEvent]) -> None:
     for event in batch:
         if isinstance(event, Token):
             for text in (event.text, *(other.text for other in event.alternatives)):
-                check_text(text, what="a token's text", empty=True)
+                check_text(text.replace("\0", ""), what="a token's text", empty=True)
 
 
 async def _said_before(connection: AsyncConnection, answer: str, after: int, body: bytes) -> None:
@@ -373,13 +373,16 @@ async def _logged(connection: AsyncConnection, answer: str) -> list[StreamEvent]
 
 
 def _folded(logged: Sequence[StreamEvent]) -> tuple[str, bytes, bytes]:
-    """Return the text, the phases with their numbers, and the tokens, the last two packed."""
+    """Return the text, the phases with their numbers, and the tokens, the last two packed.
+
+    A model may write a NUL, which no message may hold: in the text it becomes U+FFFD, in its token it stays.
+    """
     tokens = [event for event in logged if isinstance(event, Token)]
     phases = [(number, event) for number, event in enumerate(logged, 1) if isinstance(event, Phase)]
     numbers = pack_ids([number for number, _ in phases])
     header = len(numbers).to_bytes(4, "big")
     packed = header + numbers + pack_events([phase for _, phase in phases])
-    return "".join(token.text for token in tokens), packed, pack_tokens(tokens)
+    return "".join(token.text for token in tokens).replace("\0", "\ufffd"), packed, pack_tokens(tokens)
 
 
 def _unfolded(phases: bytes, tokens: bytes) -> list[StreamEvent]:
