@@ -105,11 +105,14 @@ async def sending(store: Store) -> str:
     taken = []
     for number in range(LONG):
         said = f"Message {number} of a long conversation, of about the length that people write."
-        begun = time.perf_counter()
-        sent = await store.conversations.append(
-            conversation, owner=None, parent=parent, role=("user", "assistant")[number % 2], text=said
-        )
-        taken.append((time.perf_counter() - begun) * 1000)
+        if number % 2:
+            start = AnswerStart("scripted", "bench", Sampling(), prompt_ids=tuple(range(500)))
+            sent = await store.replies.begin(conversation, owner=None, parent=parent or "", start=start)
+            await store.replies.finish(sent.message.id, Finish("eos_token"), after=0, batch=[Token(5, said, -0.5)])
+        else:
+            begun = time.perf_counter()
+            sent = await store.conversations.append(conversation, owner=None, parent=parent, role="user", text=said)
+            taken.append((time.perf_counter() - begun) * 1000)
         parent = sent.message.id
     show("send a message", taken)
     early, late = statistics.median(taken[5:55]), statistics.median(taken[-50:])

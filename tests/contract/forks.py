@@ -25,10 +25,12 @@ HOME = Path(sys.argv[1])
 SERVER = sys.argv[2] if len(sys.argv) > 2 else ""
 SCHEMA = {
     "": "SELECT type, name, sql FROM sqlite_master ORDER BY 1, 2",
-    "postgres": """SELECT 'c', table_name || '.' || column_name, data_type || is_nullable
+    "postgres": """
+        SELECT 'c', table_name || '.' || column_name, data_type || is_nullable
         FROM information_schema.columns WHERE table_schema = 'public'
         UNION ALL SELECT 'i', indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
-        UNION ALL SELECT 'k', conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2, 3""",
+        UNION ALL SELECT 'k', conname, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2, 3""",
 }
 
 

@@ -7,11 +7,15 @@ import math
 import time
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from promises import check_tree
+from sqlalchemy import Connection
 
 from cierzo.errors import BadInput, BadText, CierzoError, Conflict, NotFound
 from cierzo.messages import MAX_TEXT, Alternative, Finish, Phase, Sampling, Timings, Token
 from cierzo.store import AnswerStart, Store, StoredMessage
+from cierzo.store.schema import metadata
 
 START = AnswerStart(
     engine="llamacpp",
@@ -441,6 +445,21 @@ async def test_a_caller_that_leaves_breaks_nothing(store: Store) -> None:
 
 async def test_ready_asks_the_database(store: Store) -> None:
     await store.ready()
+
+
+async def test_the_tables_are_as_the_queries_name_them(store: Store) -> None:
+    def differences(connection: Connection) -> list[object]:
+        own = {"search_index", "alembic_version"}  # what the migrations say in each database's own words
+
+        def ours(name: str | None, kind: str, *_: object) -> bool:
+            return not (kind == "table" and name is not None and (name in own or name.startswith("search_index_")))
+
+        options = {"include_object": lambda _, name, kind, *__: ours(name, kind), "include_name": ours}
+        found = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+        return [each for each in found if "vector" not in str(each)]
+
+    async with store._database.engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
 
 
 async def test_closing_twice_is_as_once(settings: object) -> None:
