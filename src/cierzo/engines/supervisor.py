@@ -118,8 +118,7 @@ class Running:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-            | QUIET,
+            env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ} | QUIET,
             start_new_session=True,  # Ctrl+C in the terminal is for the parent alone
         )
         assert self._guardian.stdin is not None
