@@ -21,8 +21,6 @@ from sqlalchemy import Engine, event, text
 from cierzo.settings import Settings
 from cierzo.store import Store
 
-HOME = Path(sys.argv[1])
-SERVER = sys.argv[2] if len(sys.argv) > 2 else ""
 SCHEMA = {
     "": "SELECT type, name, sql FROM sqlite_master ORDER BY 1, 2",
     "postgres": """
@@ -34,13 +32,13 @@ SCHEMA = {
 }
 
 
-def settings(name: str) -> Settings:
+def settings(home: Path, server: str, name: str) -> Settings:
     url = ""
-    if SERVER:
-        with psycopg.connect(SERVER, autocommit=True) as connection:
+    if server:
+        with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
-        url = SERVER.replace("/postgres?", f"/{name}?")
-    return Settings.load({"home": HOME / name, "database_url": url})
+        url = server.replace("/postgres?", f"/{name}?")
+    return Settings.load({"home": home / name, "database_url": url})
 
 
 def forked(chosen: Settings, kill_at: int) -> tuple[int, str]:
@@ -60,7 +58,7 @@ def forked(chosen: Settings, kill_at: int) -> tuple[int, str]:
         async def run() -> str:
             store = await Store.open(chosen)
             async with store._database.engine.connect() as connection:
-                rows = (await connection.execute(text(SCHEMA["postgres" if SERVER else ""]))).all()
+                rows = (await connection.execute(text(SCHEMA["" if store._database.sqlite else "postgres"]))).all()
             await store.close()
             return repr(rows)
 
@@ -78,12 +76,12 @@ def forked(chosen: Settings, kill_at: int) -> tuple[int, str]:
     return os.waitpid(child, 0)[1], schema
 
 
-def main() -> None:
-    _, whole = forked(settings("whole"), 0)
+def main(home: Path, server: str = "") -> None:
+    _, whole = forked(settings(home, server, "whole"), 0)
     kills, schemas, failures, at = 0, set(), 0, 0
     while True:
         at += 1
-        chosen = settings(f"step{at}")
+        chosen = settings(home, server, f"step{at}")
         status, _ = forked(chosen, at)
         if not os.WIFSIGNALED(status):
             failures += status != 0
@@ -92,7 +90,7 @@ def main() -> None:
         status, schema = forked(chosen, 0)
         failures += status != 0
         schemas.add(schema == whole and len(whole) > 1000)
-    together = settings("together")
+    together = settings(home, server, "together")
     children = []
     for _ in range(8):
         child = os.fork()
@@ -103,4 +101,5 @@ def main() -> None:
     print(json.dumps({"kills": kills, "alike": sorted(schemas), "failures": failures, "together": opened}))
 
 
-main()
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -16,16 +16,13 @@ from cierzo.messages import Alternative, Finish, Phase, Sampling, Token
 from cierzo.settings import Settings
 from cierzo.store import AnswerStart, Store, Unfinished
 
-HOME, URL, ROUND = sys.argv[1:4]
-EARLY = "--early" in sys.argv
-
 
 def acknowledged(**entry: Any) -> None:
     print(json.dumps(entry), flush=True)
 
 
-async def talk(store: Store, name: str) -> None:
-    conversation = (await store.conversations.create(owner=None, conversation_id=f"talk-{ROUND}-{name}")).id
+async def talk(store: Store, name: str, serial: str, *, early: bool) -> None:
+    conversation = (await store.conversations.create(owner=None, conversation_id=f"talk-{serial}-{name}")).id
     parent = None
     for number in range(10_000):
         sent = {
@@ -34,16 +31,16 @@ async def talk(store: Store, name: str) -> None:
             "parent": parent,
             "text": f"{name} asks {number}",
         }
-        if EARLY:
+        if early:
             acknowledged(**sent)
         question = (await store.conversations.append(owner=None, role="user", **sent)).message
-        if not EARLY:
+        if not early:
             acknowledged(**sent)
         begun = await store.replies.begin(
             conversation,
             owner=None,
             parent=question.id,
-            start=AnswerStart("scripted", "test", Sampling(), prompt_ids=(1, 2, 3), writer=ROUND),
+            start=AnswerStart("scripted", "test", Sampling(), prompt_ids=(1, 2, 3), writer=serial),
             client_id=f"a{number}",
         )
         parent = begun.message.id
@@ -61,12 +58,14 @@ async def talk(store: Store, name: str) -> None:
         acknowledged(**answer, logged=after + 1, said=said + ".", text=said + ".", finished=True)
 
 
-async def main() -> None:
-    store = await Store.open(Settings.load({"home": HOME, "database_url": URL}))
+async def main(home: str, url: str, serial: str, *flags: str) -> None:
+    store = await Store.open(Settings.load({"home": home, "database_url": url}))
     left: tuple[Unfinished, ...] = await store.replies.unfinished()
     for each in left:
         await store.replies.interrupt(each.message)
-    await asyncio.gather(*(talk(store, name) for name in ("ana", "bob", "cleo")))
+    early = "--early" in flags
+    await asyncio.gather(*(talk(store, name, serial, early=early) for name in ("ana", "bob", "cleo")))
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -131,12 +131,17 @@ class Database:
             return result
 
     @asynccontextmanager
-    async def writing(self, *, only_if: bool = True) -> AsyncGenerator[None]:
-        """Keep every other Cierzo process from writing to the same SQLite file. Nothing in PostgreSQL."""
+    async def writing(self, *, only_if: bool = True, patience: float | None = None) -> AsyncGenerator[None]:
+        """Keep every other Cierzo process from writing to the same SQLite file. Nothing in PostgreSQL.
+
+        Args:
+            only_if: False does nothing.
+            patience: Seconds to wait for another process; `BUSY` unless said.
+        """
         if self._lock is None or not only_if:
             yield
             return
-        until = time.monotonic() + BUSY
+        until = time.monotonic() + (BUSY if patience is None else patience)
         while True:
             try:
                 self._lock.acquire(blocking=False)

@@ -22,6 +22,10 @@ _LOCK = 0x6369_6572_7A6F
 """Number of the advisory lock: ``cierzo`` in ASCII."""
 
 
+STARTING = 60.0
+"""Seconds to wait for another process that is making the tables; eight at once on a busy machine took over five."""
+
+
 async def upgrade(database: Database) -> None:
     """Apply the steps that are missing. Cheap where none is.
 
@@ -30,7 +34,7 @@ async def upgrade(database: Database) -> None:
         StoreUnavailable: It does not answer.
     """
     with translated():
-        async with database.writing(), database.engine.connect() as connection:
+        async with database.writing(patience=STARTING), database.engine.connect() as connection:
             await connection.execution_options(immediate=True)
             if database.sqlite:
                 await connection.run_sync(_upgrade)
