@@ -23,6 +23,7 @@ FLOORS = {
     "errors": 0,
     "messages": 0,
     "settings": 1,
+    "telemetry": 1,
     "templates": 1,
     "gguf_header": 1,
     "downloads": 1,
@@ -30,7 +31,9 @@ FLOORS = {
     "catalog": 2,
     "engines.base": 2,
     "engines": 3,
+    "listening": 2,
     "chat": 5,
+    "api": 6,
     "page": 6,
     "terminal": 6,
     "app": 7,
@@ -43,6 +46,7 @@ FLOORS = {
 # Our own imports inside functions: only of optional, heavy parts that most runs never need.
 LATE_IMPORTS = {
     ("app", "cierzo.page"): "the page needs gradio, which takes seconds to import",
+    ("app", "cierzo.api"): "the API needs fastapi, and most commands do not",
 }
 
 LONGEST_FILE = 400

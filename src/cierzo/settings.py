@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     slots: int = Field(4, ge=1, le=64, description="answers that the embedded engine writes at the same time")
     context: int = Field(0, ge=0, le=1_048_576, description="tokens of the model's window to use; 0 takes what fits")
     threads: int = Field(0, ge=0, le=512, description="processor threads of the embedded engine; 0 chooses")
+    grace: float = Field(
+        20, ge=0, le=3600, description="seconds that running answers get to finish when `cierzo serve` is told to end"
+    )
     log: Literal["debug", "info", "warning", "error"] = Field("warning", description="least level that is logged")
 
     @field_validator("home")

@@ -34,10 +34,12 @@ class Doors:
     Attributes:
         open_chat: Makes a chat of the settings; nothing is loaded yet.
         flags: Settings that were said before the command, such as ``--model`` in ``cierzo --model x ask``.
+        serve_api: Serves the API until it is told to end.
     """
 
     open_chat: Callable[[Settings], Chat]
     flags: dict[str, Any] = field(default_factory=dict)
+    serve_api: Callable[[Settings], None] | None = None
 
     def settings(self, flags: Mapping[str, Any]) -> Settings:
         """Read the settings; of two flags the later one counts.
