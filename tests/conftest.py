@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,3 +35,12 @@ def pytest_runtest_makereport(
 def root() -> Path:
     """The folder of the repository."""
     return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """mistral-common's own tokenizer for every template."""
+    from reference import NAMES, reference  # noqa: PLC0415 - mistral-common takes 0.3 s, and most tests need none
+
+    folder = tmp_path_factory.mktemp("tokenizers")
+    return {name: reference(name, folder) for name in NAMES}

@@ -46,7 +46,7 @@ def serve_page(settings: Settings, *, open_browser: bool) -> None:
     """
     from cierzo.page import serve  # noqa: PLC0415 - gradio takes seconds to import, and only the page needs it
 
-    serve(settings, open_browser=open_browser)
+    serve(open_chat(settings), settings, open_browser=open_browser)
 
 
 def serve_api(settings: Settings) -> None:

@@ -166,7 +166,7 @@ class Chat:
         """Begin to load the model, if the engine can do that ahead. Returns at once."""
         start = getattr(self.engine, "start", None)
         if start is not None:
-            await start()
+            start()
 
     async def close(self) -> None:
         """Free the engine. May be called twice."""

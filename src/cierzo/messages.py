@@ -7,7 +7,6 @@ A stream is: ``Phase`` events, then ``Token`` events, then exactly one ``Finish`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, cast
@@ -182,8 +181,9 @@ class Sampling:
 def _number(name: str, value: object, low: float, high: float) -> float | int:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadSampling(f"{name} must be a number between {low:g} and {high:g}, not {value!r}")
-    if not math.isfinite(value) or not low <= value <= high:
-        raise BadSampling(f"{name} must be between {low:g} and {high:g}, not {value!r}")
+    if not low <= value <= high:  # neither infinities nor NaN are
+        shown = repr(value) if isinstance(value, float) or abs(value) < 2**64 else "a number that large"
+        raise BadSampling(f"{name} must be between {low:g} and {high:g}, not {shown}")
     if name in _WHOLE:
         if value != int(value):
             raise BadSampling(f"{name} must be a whole number between {low:g} and {high:g}, not {value!r}")

@@ -40,6 +40,8 @@ _named = template  # the functions below call their argument `template`
 Placement = Literal["first", "official"]
 Consecutive = Literal["merge", "separate"]
 
+Segment = tuple[Role, "Sequence[int]"]
+
 _BETWEEN = "\n\n"
 """What Mistral puts between texts that share one place."""
 
@@ -237,7 +239,7 @@ class _Conversation:
 
     def __init__(self, messages: Sequence[Message], known: Codec, system: Placement, consecutive: Consecutive) -> None:
         self.codec = known
-        self.official = system == "official" and known.template.version != "v1"  # where it is the first anyway
+        self.official = system == "official"
         self.separate = consecutive == "separate"
         self.messages = [message for message in messages if message.text or message.role != "assistant"]
         if not any(message.role == "user" for message in self.messages):
@@ -298,30 +300,39 @@ class _Conversation:
             else:
                 yield role, list(group)
 
-    def _segments(self, oldest: int) -> list[tuple[Role, Sequence[int]]]:
-        """Return the prompt's ids, message by message."""
+    def _places(self, oldest: int) -> list[tuple[Role, str, tuple[int, ...]]]:
+        """Return the texts of the prompt in order: who speaks, what, and the ids it was written with if there are."""
         chosen = self._since(oldest)
-        groups = list(self._groups(chosen))
-        common = ""
-        if not self.codec.template.system_apart:
+        if self.codec.template.system_apart:
+            groups, common = list(self._groups(chosen)), ""
+        else:
             common = _BETWEEN.join(m.text for m in chosen if m.role == "system" and m.text)
-            groups = [group for group in groups if group[0] != "system"]
+            if not self.official:  # in Mistral's own way a system prompt parts two questions, wherever it goes
+                chosen = [message for message in chosen if message.role != "system"]
+            groups = [group for group in self._groups(chosen) if group[0] != "system"]
             if groups[0][0] != "user":  # an answer to nothing: Mistral puts an empty question before it
                 groups.insert(0, ("user", []))
-        asked = [place for place, (role, _) in enumerate(groups) if role == "user"]
-        bearer = asked[-1 if self.official else 0]
-        segments: list[tuple[Role, Sequence[int]]] = [("system", self.codec.start)]
-        for place, (role, group) in enumerate(groups):
-            text = _BETWEEN.join(message.text for message in group)
+        places = [
+            (role, _BETWEEN.join(m.text for m in group), group[0].ids if len(group) == 1 else ())
+            for role, group in groups
+        ]
+        if common:
+            asked = [place for place, (role, _, _) in enumerate(places) if role == "user"]
+            bearer = asked[-1 if self.official and self.codec.template.version != "v1" else 0]
+            places[bearer] = ("user", common + _BETWEEN + places[bearer][1], ())
+        return places
+
+    def _segments(self, oldest: int) -> list[Segment]:
+        """Return the prompt's ids, text by text."""
+        places = self._places(oldest)
+        segments: list[Segment] = [("system", self.codec.start)]
+        for place, (role, text, ids) in enumerate(places):
             if role == "system":
                 segments.append((role, self.encode_system(text)))
             elif role == "user":
-                segments.append(
-                    (role, self.encode_user(common + _BETWEEN + text if common and place == bearer else text))
-                )
+                segments.append((role, self.encode_user(text)))
             else:
-                ids = group[0].ids if len(group) == 1 else ()
-                ends = not (self.continues and place == len(groups) - 1)
+                ends = not (self.continues and place == len(places) - 1)
                 segments.append((role, self.encode_answer(text, ids, ends=ends)))
         return segments
 

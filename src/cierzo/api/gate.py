@@ -66,6 +66,7 @@ class Gate:
         self,
         app: ASGIApp,
         host: str,
+        *,
         telemetry: Telemetry,
         refuse: Callable[[str, int, str], Refusal],
         ending: Callable[[], bool],

@@ -1,10 +1,14 @@
-"""The routes of OpenAI's API: models, chat completions, completions. ``docs/api.md`` says what is refused and ignored."""
+"""The routes of OpenAI's API: models, chat completions, completions.
+
+``docs/api.md`` says what is refused and what is ignored.
+"""
 
 from __future__ import annotations
 
 import time
 import uuid
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -25,7 +29,7 @@ from cierzo.api.openai_types import (
 )
 from cierzo.api.wire import EventStream, Refusal, dumps, event, json_response, routes_worded, while_connected
 from cierzo.api.work import Work, whole
-from cierzo.errors import BadSampling, BadText, CierzoError, Overloaded, PromptTooLong, UnknownModel
+from cierzo.errors import BadSampling, CierzoError, Overloaded, PromptTooLong, UnknownModel
 from cierzo.messages import Finish, Message, Prompt, Role, Sampling, Token
 
 if TYPE_CHECKING:
@@ -64,41 +68,39 @@ _ONLY = {
 
 def refusal(error: Exception) -> Refusal:
     """Word an error as OpenAI does."""
-    if isinstance(error, RequestValidationError):
-        return _invalid(error)
-    if isinstance(error, Overloaded):
-        headers = {"Retry-After": str(max(1, round(error.retry_after)))}
-        return _refusal(429, str(error), "rate_limit_error", code="rate_limit_exceeded", headers=headers)
-    if isinstance(error, PromptTooLong):
-        return _refusal(400, str(error), "invalid_request_error", "messages", "context_length_exceeded")
-    if isinstance(error, UnknownModel):
-        return _refusal(404, str(error), "invalid_request_error", "model", "model_not_found")
-    if isinstance(error, BadSampling):
-        name = str(error).split(" ", 1)[0]
-        name = _NAMES.get(name, name)
-        return _refusal(
-            400, str(error), "invalid_request_error", name if name.isidentifier() else None, "invalid_value"
-        )
-    if isinstance(error, CierzoError):
-        kind = "invalid_request_error" if error.status < 500 else "server_error"  # noqa: PLR2004 - HTTP's own number
-        return _refusal(error.status, str(error), kind)
-    return _refusal(500, f"unexpected {type(error).__name__}: look into the server's log", "server_error")
+    match error:
+        case RequestValidationError():
+            made = _invalid(error)
+        case Overloaded():
+            headers = {"Retry-After": str(max(1, round(error.retry_after)))}
+            made = replace(_bad(str(error), None, "rate_limit_exceeded", status=429), headers=headers)
+            made.body["error"]["type"] = "rate_limit_error"
+        case PromptTooLong():
+            made = _bad(str(error), "messages", "context_length_exceeded")
+        case UnknownModel():
+            made = _bad(str(error), "model", "model_not_found", status=404)
+        case BadSampling():
+            name = str(error).split(" ", 1)[0]
+            name = _NAMES.get(name, name)
+            made = _bad(str(error), name if name.isidentifier() else None, "invalid_value")
+        case CierzoError():
+            made = refused(error.status, str(error))
+        case _:
+            made = refused(500, f"unexpected {type(error).__name__}: look into the server's log")
+    return made
 
 
 def refused(status: int, sentence: str) -> Refusal:
-    """Word what the gate refuses."""
-    return _refusal(status, sentence, "invalid_request_error" if status < 500 else "server_error")  # noqa: PLR2004
+    """Word what has no parameter and no code."""
+    made = _bad(sentence, None, None, status=status)
+    if status >= 500:  # noqa: PLR2004 - HTTP's own number
+        made.body["error"]["type"] = "server_error"
+    return made
 
 
-def _refusal(
-    status: int,
-    message: str,
-    kind: str,
-    param: str | None = None,
-    code: str | None = None,
-    headers: dict[str, str] | None = None,
-) -> Refusal:
-    return Refusal(status, {"error": {"message": message, "type": kind, "param": param, "code": code}}, headers or {})
+def _bad(message: str, param: str | None, code: str | None, *, status: int = 400) -> Refusal:
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    return Refusal(status, {"error": error})
 
 
 def _invalid(error: RequestValidationError) -> Refusal:
@@ -109,20 +111,20 @@ def _invalid(error: RequestValidationError) -> Refusal:
     kind, wrong = first["type"], first["msg"][:1].lower() + first["msg"][1:]
     if kind == "json_invalid" or name is None:
         words = "the body is not JSON" if kind == "json_invalid" else f"the body is wrong: {wrong}"
-        return _refusal(400, f"{words} (send one object as application/json)", "invalid_request_error")
+        return refused(400, f"{words} (send one object as application/json)")
     path = ".".join(str(part) for part in place if isinstance(part, int) or part.isidentifier())[:80]
     if kind == "extra_forbidden":
         words = f"Unrecognized request argument supplied: {path}"
-        return _refusal(400, words, "invalid_request_error", path, "unknown_parameter")
+        return _bad(words, path, "unknown_parameter")
     if kind == "missing":
         words = f"Missing required parameter: '{path}'."
-        return _refusal(400, words, "invalid_request_error", path, "missing_required_parameter")
+        return _bad(words, path, "missing_required_parameter")
     only = next((_ONLY[part] for part in place if part in _ONLY), None)
     if only:
         words = f"Unsupported value: '{path}' must be {only}."
-        return _refusal(400, words, "invalid_request_error", name, "unsupported_value")
+        return _bad(words, name, "unsupported_value")
     code = "invalid_type" if kind.endswith("_type") else "invalid_value"
-    return _refusal(400, f"Invalid value for '{path}': {wrong}.", "invalid_request_error", path, code)
+    return _bad(f"Invalid value for '{path}': {wrong}.", path, code)
 
 
 def router(work: Work) -> APIRouter:

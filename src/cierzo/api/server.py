@@ -77,7 +77,7 @@ def application(work: Work, *, host: str = "127.0.0.1", slots: int = 1) -> Gate:
 
     _measure(work, slots)
     routes = frozenset(route.path for route in app.routes if isinstance(route, APIRoute)) | {"/openapi.json"}
-    return Gate(app, host, work.telemetry, refused, lambda: work.draining, routes)
+    return Gate(app, host, telemetry=work.telemetry, refuse=refused, ending=lambda: work.draining, routes=routes)
 
 
 def refused(path: str, status: int, sentence: str) -> Refusal:

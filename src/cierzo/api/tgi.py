@@ -7,6 +7,7 @@ SentencePiece puts before an answer is left out, and what the engine cannot do i
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from cierzo import __version__, prompt as prompts
+from cierzo import __version__
+from cierzo import prompt as prompts
 from cierzo.api.tgi_types import (
     STOPS,
     TOPS,
@@ -32,7 +34,7 @@ from cierzo.api.wire import EventStream, Refusal, event, json_response, routes_w
 from cierzo.api.work import MOST, Work, whole
 from cierzo.errors import BadInput, CierzoError, ModelError, Overloaded
 from cierzo.messages import Finish, Prompt, Sampling, Token
-from cierzo.templates import codec
+from cierzo.templates import codec, template
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -58,7 +60,7 @@ def refusal(error: Exception) -> Refusal:
         return Refusal(429, {"error": "Model is overloaded", "error_type": "overloaded"}, headers)
     if isinstance(error, BadInput):
         return refused(422, f"Input validation error: {error}")
-    if isinstance(error, (ModelError, CierzoError)):
+    if isinstance(error, CierzoError):
         return Refusal(
             error.status if isinstance(error, ModelError) else 424,
             {"error": f"Request failed during generation: {error}", "error_type": "generation"},
@@ -86,7 +88,7 @@ class _Asked:
 
 async def _checked(work: Work, asked: GenerateRequest) -> _Asked:
     began = time.perf_counter()
-    parameters = asked.parameters or Parameters(do_sample=True)
+    parameters = asked.parameters or Parameters.model_validate({"do_sample": True})
     window = work.chat.engine.describe().context
     _check(parameters, asked.inputs, window)
     prompt = _truncated(await work.chat.raw(asked.inputs), parameters.truncate, work.chat.engine.describe().template)
@@ -299,7 +301,10 @@ def _stream(work: Work, asked: _Asked) -> Response:
 
 
 async def _events(work: Work, asked: _Asked) -> AsyncGenerator[bytes, None]:
-    """Yield the events. The last one needs a token, so the token that may be the last is held until the end is known."""
+    """Yield the events.
+
+    The last one needs a token, so the one that uses up ``max_new_tokens`` is held until the end is known.
+    """
     ending = _Ending(work, asked)
     texts: list[str] = []
     held: Token | None = None
@@ -337,7 +342,7 @@ class _Ending:
     """What stands at the end of an answer."""
 
     def __init__(self, work: Work, asked: _Asked) -> None:
-        self._codec = codec(work.chat.engine.describe().template)
+        self._codec = codec(template(work.chat.engine.describe().template))
         self._asked = asked
 
     def token(self, finish: Finish) -> Token:
@@ -371,4 +376,4 @@ def _tops(token: Token) -> list[dict[str, Any]]:
 
 
 def _finite(logprob: float | None) -> float | None:
-    return None if logprob is None or logprob < -1e8 else logprob
+    return None if logprob is None or not math.isfinite(logprob) else logprob

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 STOPS, TOPS = 4, 5
 """Most of each in one request."""
 

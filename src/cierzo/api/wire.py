@@ -102,7 +102,7 @@ def routes_worded(wording: Wording) -> type[APIRoute]:
                     return Response(status_code=LEFT)
                 except (CierzoError, RequestValidationError) as error:
                     return wording(error).response()
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - a client gets an answer whatever happens
                     unexpected(error)
                     return wording(error).response()
 
@@ -181,7 +181,7 @@ class EventStream(Response):
             async with aclosing(self._events) as events:
                 async for chunk in events:
                     await self._send(send, chunk)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a stream gets its end whatever happens
             if not isinstance(error, CierzoError):
                 unexpected(error)
             refusal = self._wording(error)

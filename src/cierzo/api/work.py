@@ -132,7 +132,7 @@ class Work:
             raise EngineDied(f"the engine said nothing for {self._silence:g} seconds: ask again") from None
         except CierzoError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an engine of somebody else may raise anything
             _log.exception("the engine raised what it must not")
             raise EngineDied(f"the engine failed unexpectedly ({type(error).__name__}): ask again") from None
         finally:
@@ -164,7 +164,6 @@ class Work:
         return await asyncio.shield(self._asking)
 
     async def _ask(self) -> str:
-        state = "silent: the engine does not answer"
         try:
             async with asyncio.timeout(ASK_WITHIN):
                 prompt = await self.chat.raw("[INST]")
@@ -174,10 +173,9 @@ class Work:
                             self._spoke = time.monotonic()
                             return "ready"
                         if said.name != "reading":
-                            state = "loading" if said.name == "loading" else "busy"
-                            return state
+                            return "loading" if said.name == "loading" else "busy"
         except TimeoutError:
-            return state
+            return "the engine does not answer"
         except Overloaded:
             return "busy"
         except CierzoError as error:

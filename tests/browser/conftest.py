@@ -1,0 +1,88 @@
+"""A real page, served to a real browser: one Chromium for all tests, a server for each engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from person import Person, Serve, Visit
+from playwright.sync_api import Browser, Playwright, sync_playwright
+
+from cierzo.chat import Chat
+from cierzo.engines.base import Engine
+from cierzo.page.server import Server, address_of, listen
+from cierzo.page.shell import Page as Shell
+
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def chromium() -> str:
+    """Path of the browser; without one the test is skipped, saying so."""
+    found = os.environ.get("CIERZO_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found:
+        pytest.skip("no Chromium on this machine: install it (make system), or set CIERZO_CHROMIUM to its path")
+    return found
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    running = playwright.chromium.launch(executable_path=chromium(), args=list(QUIET))
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve the page over an engine on a free port; give its address."""
+    with ExitStack() as ends:
+
+        def serving(engine: Engine) -> str:
+            is_open = threading.Event()
+            listening = ends.enter_context(listen("127.0.0.1", 0))
+            server = Server(Shell(Chat(engine)), "127.0.0.1", is_open.set)
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+            thread.start()
+
+            def end() -> None:
+                server.should_exit = True
+                thread.join(20)
+                assert not thread.is_alive(), "the server did not end"
+
+            ends.callback(end)
+            assert is_open.wait(60), "the server did not begin"
+            return address_of("127.0.0.1", listening.getsockname()[1])
+
+        yield serving
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    """Open an address as somebody new: ``visit(address, locale="es-ES", …)`` takes what a browser context takes."""
+    with ExitStack() as ends:
+
+        def visiting(address: str, **options: Any) -> Person:
+            context = browser.new_context(**{"locale": "en-US", **options})
+            ends.callback(context.close)
+            context.set_default_timeout(30_000)
+            return Person(context.new_page(), address)
+
+        yield visiting
