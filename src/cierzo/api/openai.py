@@ -23,17 +23,28 @@ from cierzo.api.openai_types import (
     Common,
     CompletionAnswer,
     CompletionRequest,
-    ErrorAnswer,
     ModelCard,
     ModelList,
+    OpenAIError,
 )
-from cierzo.api.wire import EventStream, Refusal, dumps, event, json_response, routes_worded, while_connected
+from cierzo.api.wire import (
+    EventStream,
+    Refusal,
+    described_stream,
+    dumps,
+    event,
+    json_response,
+    routes_worded,
+    while_connected,
+)
 from cierzo.api.work import Work, whole
 from cierzo.errors import BadSampling, CierzoError, Overloaded, PromptTooLong, UnknownModel
 from cierzo.messages import Finish, Message, Prompt, Role, Sampling, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+
+    from pydantic import BaseModel
 
 LEAST = -9999.0
 """OpenAI's own figure for a probability of nearly zero; JSON has no infinity."""
@@ -130,7 +141,7 @@ def _invalid(error: RequestValidationError) -> Refusal:
 def router(work: Work) -> APIRouter:
     """Make the routes."""
     errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer} for status in (400, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 507)
+        status: {"model": OpenAIError} for status in (400, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 507)
     }
     api = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=routes_worded(refusal), responses=errors)
     started = int(time.time())
@@ -174,13 +185,12 @@ def router(work: Work) -> APIRouter:
     return api
 
 
-def _described(answer: type, chunk: type) -> dict[int | str, dict[str, Any]]:
+def _described(answer: type, chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     words = (
-        f"With `stream`, server-sent events: each `data:` holds one {chunk.__name__}, or an ErrorAnswer that is the "
+        f"With `stream`, server-sent events: each `data:` holds one {chunk.__name__}, or an OpenAIError that is the "
         "last event; otherwise the last one is `data: [DONE]`. Lines that begin with a colon keep the connection alive."
     )
-    example = "data: {…}\n\ndata: [DONE]\n\n"
-    content = {"text/event-stream": {"schema": {"type": "string", "description": words}, "example": example}}
+    content = described_stream(words, chunk, OpenAIError)
     return {200: {"model": answer, "content": content, "description": "The answer. " + words}}
 
 

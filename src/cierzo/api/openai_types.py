@@ -267,7 +267,7 @@ class ErrorDetail(BaseModel):
     code: str | None
 
 
-class ErrorAnswer(BaseModel):
+class OpenAIError(BaseModel):
     """An error, as a whole answer or as the last event of a stream."""
 
     error: ErrorDetail

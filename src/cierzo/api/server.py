@@ -15,6 +15,8 @@ from starlette.exceptions import HTTPException
 from cierzo import __version__
 from cierzo.api import openai, ops, tgi
 from cierzo.api.gate import Gate, PatientOnce
+from cierzo.api.openai_types import ChatChunk, CompletionAnswer
+from cierzo.api.tgi_types import StreamEvent
 from cierzo.api.wire import Refusal
 from cierzo.api.work import Work
 from cierzo.listening import address_of, ending_quietly, listen, refuse_strangers
@@ -64,7 +66,8 @@ def application(work: Work, *, host: str = "127.0.0.1", slots: int = 1) -> Gate:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for router in (openai.router(work), tgi.router(work), ops.router(work)):
+    routers = (openai.router(work), tgi.router(work), ops.router(work))
+    for router in routers:
         app.include_router(router)
 
     @app.exception_handler(HTTPException)
@@ -76,13 +79,24 @@ def application(work: Work, *, host: str = "127.0.0.1", slots: int = 1) -> Gate:
         return Refusal(refusal.status, refusal.body, headers).response()
 
     _measure(work, slots)
-    routes = frozenset(route.path for route in app.routes if isinstance(route, APIRoute)) | {"/openapi.json"}
+    _describe(app)
+    routes = frozenset(route.path for router in routers for route in router.routes if isinstance(route, APIRoute))
     return Gate(app, host, telemetry=work.telemetry, refuse=refused, ending=lambda: work.draining, routes=routes)
 
 
 def refused(path: str, status: int, sentence: str) -> Refusal:
     """Word a refusal as the family of routes does to which a path belongs."""
     return openai.refused(status, sentence) if path.startswith("/v1") else tgi.refused(status, sentence)
+
+
+def _describe(app: FastAPI) -> None:
+    """Put the events of streams into the description, which FastAPI does not know of."""
+    described = app.openapi()
+    for model in (ChatChunk, CompletionAnswer, StreamEvent):
+        schema = model.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+        parts = {**schema.pop("$defs", {}), model.__name__: schema}
+        for name, part in parts.items():
+            described["components"]["schemas"].setdefault(name, part)
 
 
 def _measure(work: Work, slots: int) -> None:

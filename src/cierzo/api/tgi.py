@@ -22,15 +22,15 @@ from cierzo.api.tgi_types import (
     STOPS,
     TOPS,
     CompatRequest,
-    ErrorAnswer,
     Generated,
     GenerateRequest,
     Info,
     Parameters,
     SimpleToken,
     StreamEvent,
+    TgiError,
 )
-from cierzo.api.wire import EventStream, Refusal, event, json_response, routes_worded, while_connected
+from cierzo.api.wire import EventStream, Refusal, described_stream, event, json_response, routes_worded, while_connected
 from cierzo.api.work import MOST, Work, whole
 from cierzo.errors import BadInput, CierzoError, ModelError, Overloaded
 from cierzo.messages import Finish, Prompt, Sampling, Token
@@ -168,7 +168,7 @@ def _truncated(prompt: Prompt, most: int | None, template: str) -> Prompt:
 def router(work: Work) -> APIRouter:
     """Make the routes."""
     errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer} for status in (400, 403, 404, 408, 413, 415, 422, 424, 429, 500, 502, 503, 507)
+        status: {"model": TgiError} for status in (400, 403, 404, 408, 413, 415, 422, 424, 429, 500, 502, 503, 507)
     }
     api = APIRouter(tags=["Text Generation Inference"], route_class=routes_worded(refusal), responses=errors)
 
@@ -236,10 +236,10 @@ def router(work: Work) -> APIRouter:
 
 def _described(answer: Any, when: str) -> dict[int | str, dict[str, Any]]:
     words = (
-        f"{when}: server-sent events. Each `data:` holds one {StreamEvent.__name__}, or an ErrorAnswer that is the "
+        f"{when}: server-sent events. Each `data:` holds one {StreamEvent.__name__}, or an TgiError that is the "
         "last event. There is no `[DONE]`. Lines that begin with a colon keep the connection alive."
     )
-    content = {"text/event-stream": {"schema": {"type": "string", "description": words}, "example": "data: {…}\n\n"}}
+    content = described_stream(words, StreamEvent, TgiError)
     model = {"model": answer} if answer is not None else {}
     return {200: {**model, "content": content, "description": "The answer. " + words}}
 

@@ -137,7 +137,7 @@ class Info(BaseModel):
     docker_label: str | None
 
 
-class ErrorAnswer(BaseModel):
+class TgiError(BaseModel):
     """An error, as a whole answer or as the last event of a stream."""
 
     error: str

@@ -19,6 +19,7 @@ import orjson
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.types import Message, Receive, Scope, Send
 
 from cierzo.errors import CierzoError
@@ -74,6 +75,14 @@ Wording = Callable[[Exception], Refusal]
 
 class ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
+
+
+def described_stream(words: str, chunk: type[BaseModel], error: type[BaseModel]) -> dict[str, Any]:
+    """Describe a stream for OpenAPI, event by event."""
+    either = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in (chunk, error)]
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": either}}
+    schema = {"type": "object", "properties": {"data": data}, "required": ["data"], "description": words}
+    return {"text/event-stream": {"schema": schema}}
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
