@@ -38,6 +38,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/prefix.py
 	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/serve.py
 
 screenshots: $(VENV)/.dev system
 	$(BIN)/python docs/screenshots.py
