@@ -116,3 +116,9 @@ async def test_closing_twice_is_fine() -> None:
     await chat.start()
     await chat.close()
     await chat.close()
+
+
+async def test_a_nul_that_a_model_writes_does_not_break_the_conversation() -> None:
+    answer = await Chat(Scripted(["a", Token(771, "\x00"), "b"])).answer(QUESTION)
+    assert answer.text == "a\x00b"
+    assert answer.message.text == "a\ufffdb"

@@ -76,14 +76,14 @@ def test_several_threads_at_once() -> None:
 def test_closing_ends_a_stream_in_another_thread() -> None:
     client = cierzo.Client(engine="scripted:")
     started = threading.Event()
-    ended: list[BaseException] = []
+    ended: list[Exception] = []
 
     def read() -> None:
         try:
             for event in client.stream("a " * 200):
                 if isinstance(event, Token):
                     started.set()
-        except BaseException as error:
+        except EngineDied as error:
             ended.append(error)
 
     reader = threading.Thread(target=read)

@@ -21,12 +21,12 @@ ROOT = SOURCE.parent.parent
 # A module, or a folder with all below it, and the floor that it stands on. The longest name that fits counts.
 FLOORS = {
     "errors": 0,
-    "messages": 0,
+    "messages": 1,
     "settings": 1,
-    "telemetry": 1,
-    "templates": 1,
+    "telemetry": 2,
     "gguf_header": 1,
     "downloads": 1,
+    "templates": 1,
     "prompt": 2,
     "catalog": 2,
     "engines.base": 2,
@@ -97,9 +97,8 @@ def test_imports_go_down() -> None:
 
 
 def _same_room(module: str, target: str) -> bool:
-    """A folder's files may use each other, except that engines know only their seam and their own helpers."""
-    room = module.split(".", maxsplit=1)[0]
-    return "." in module and target.split(".", maxsplit=1)[0] == room
+    """A folder's files may use each other; only not in a circle, which the next test sees to."""
+    return module.partition(".")[0] == target.partition(".")[0]
 
 
 def test_no_import_in_a_circle() -> None:

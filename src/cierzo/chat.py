@@ -63,8 +63,11 @@ class Answer:
 
     @property
     def message(self) -> Message:
-        """The answer as the next prompt's history wants it, with the ids that the model wrote."""
-        return Message("assistant", self.text, tuple(token.id for token in self.tokens))
+        """The answer as the next prompt's history wants it, with the ids that the model wrote.
+
+        A model may write a NUL, which no message may hold: it becomes U+FFFD.
+        """
+        return Message("assistant", self.text.replace("\0", "\ufffd"), tuple(token.id for token in self.tokens))
 
 
 class Chat:

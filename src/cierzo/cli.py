@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cierzo import __version__
 from cierzo.errors import CierzoError
 from cierzo.terminal.render import Screen
 
@@ -32,6 +31,7 @@ COMMANDS = {
     "models": ("cierzo.terminal.models", "Which models there are; download one."),
     "doctor": ("cierzo.terminal.doctor", "What is installed, what is wrong, and what to do."),
 }
+VERSION: str = importlib.import_module(__name__.rpartition(".")[0]).__version__  # the package stands on a higher floor
 INTERRUPTED = 130
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -62,7 +62,7 @@ class _Commands(click.Group):
 
 
 @click.command(cls=_Commands, invoke_without_command=True, context_settings=HELP)
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(VERSION, message="%(prog)s %(version)s")
 @click.option("--model", metavar="NAME", help="Name from `cierzo models list`, or the path of a GGUF.")
 @click.option("--engine", metavar="URL", help="llamacpp: (built in) or scripted:[FILE].")
 @click.option("--host", metavar="ADDRESS", help="Where the page listens.  [127.0.0.1]")
@@ -75,7 +75,7 @@ def cierzo(ctx: click.Context, /, no_open: bool, **flags: Any) -> None:
 
     Without a command, the chat opens in the browser. Settings also come from CIERZO_* variables and from cierzo.toml.
     """
-    doors = importlib.import_module("cierzo.terminal.flags").Doors(_open_chat, flags, _serve_api)
+    doors = importlib.import_module("cierzo.terminal.flags").Doors(_open_chat, VERSION, flags, _serve_api)
     ctx.obj = doors
     if ctx.invoked_subcommand is None:
         importlib.import_module("cierzo.app").serve_page(doors.settings({}), open_browser=not no_open)

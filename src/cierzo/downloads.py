@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+_PATIENCE = 10.0
+"""Seconds to wait for the hub's first answer."""
+
+_PACE = 0.1
+"""Seconds between two reports of progress."""
 
 
 def cached(repo: str, file: str) -> Path | None:
@@ -35,25 +42,27 @@ def download(repo: str, file: str, size: int, progress: Callable[[int, int], Non
     Args:
         repo: Such as ``org/name``.
         file: Its name in the repository.
-        size: Bytes that it is expected to have, to see first whether there is room; 0 where it is not known.
+        size: Bytes that it should have, where the hub does not say; to see first whether there is room.
         progress: Called with the bytes so far and the bytes in all. What it raises ends the download.
 
     Raises:
         DownloadFailed: With the reason and what to do.
     """
     import httpx2  # noqa: PLC0415 - huggingface_hub's own client, whose errors it lets through
-    from huggingface_hub import constants, errors, hf_hub_download  # noqa: PLC0415 - heavy
+    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_download, hf_hub_url  # noqa: PLC0415
 
     cache = Path(constants.HF_HUB_CACHE)
     page = f"{constants.ENDPOINT}/{repo}"
-    _check_room(cache, size, file)
     try:
+        # Asked first, and once: hf_hub_download tries for 23 seconds before it says that there is no network.
+        known = get_hf_file_metadata(hf_hub_url(repo, file), timeout=_PATIENCE)
+        _check_room(cache, known.size or size, file)
         return Path(hf_hub_download(repo, file, tqdm_class=_bar(progress)))
     except errors.GatedRepoError:
         reason = f"{repo} asks for an agreement: accept it at {page}, then run `hf auth login`"
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         reason = f"there is no repository {repo}, or it is private: look at {page}, or run `hf auth login`"
-    except errors.LocalEntryNotFoundError:
+    except (httpx2.ConnectError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         reason = f"{constants.ENDPOINT} does not answer: check the network and HF_ENDPOINT, then try again"
     except errors.EntryNotFoundError:
         reason = f"{repo} has no such file any more: see what there is at {page}"
@@ -93,12 +102,25 @@ def _bar(progress: Callable[[int, int], None] | None) -> Any:
         told: Bar | None = None
 
         def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "file": io.StringIO(), "disable": False, "leave": True})
+            self.last = 0.0
             if Bar.told is None:
                 Bar.told = self  # the hub's newer storage shows a second bar, with other figures
-            super().__init__(*args, **{**options, "file": io.StringIO(), "disable": False, "leave": True})
+                self.tell()
+
+        def update(self, n: float | None = 1) -> bool | None:
+            drawn: bool | None = super().update(n)
+            if Bar.told is self and (time.monotonic() - self.last >= _PACE or self.n == self.total):
+                self.tell()
+            return drawn
+
+        def tell(self) -> None:
+            """Tell where it stands: never from `display`, where tqdm holds a lock that an exception would keep."""
+            self.last = time.monotonic()
+            if progress is not None:
+                progress(int(self.n), int(self.total or 0))
 
         def display(self, *_: Any, **__: Any) -> None:
-            if progress is not None and Bar.told is self:
-                progress(int(self.n), int(self.total or 0))
+            pass
 
     return Bar

@@ -1,4 +1,4 @@
-"""A real page, served to a real browser: one Chromium for all tests, a server for each engine."""
+"""A real page, served to a real browser: one Chromium for each file, a server for each engine."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # while it lives an event loop runs in this thread, in which no other test could run one
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     running = playwright.chromium.launch(executable_path=chromium(), args=list(QUIET))
     yield running

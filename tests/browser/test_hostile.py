@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from person import GRADIO_USES_OLD_PANDAS, Serve, Visit
+from person import GRADIO_USES_OLD_PANDAS, Person, Serve, Visit
 from playwright.sync_api import expect
 
 from cierzo.engines.script import Reply, token_of
@@ -122,6 +122,27 @@ def elsewhere() -> Iterator[tuple[str, list[str]]]:
             thread.join()
 
 
+BATCH = 12
+"""Texts in one conversation; with all of them in one, the page would mostly redraw the others."""
+
+
+def harm(person: Person) -> list[str]:
+    """What the texts that are on the page have done to it."""
+    page = person.page
+    page.wait_for_timeout(300)
+    hrefs = [link.get_attribute("href") or "" for link in page.locator("#conversation a").all()]
+    found = [href for href in hrefs if href.lower().lstrip().startswith(("javascript:", "data:"))]
+    alien = page.locator("#conversation :is(script, iframe, object, embed, form[action], base, meta, link)")
+    found += [element.evaluate("element => element.outerHTML") for element in alien.all()]
+    under = page.evaluate(
+        "() => { const r = document.querySelector('#box textarea').getBoundingClientRect();"
+        " return document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2).tagName }"
+    )
+    found += [] if under == "TEXTAREA" else [f"a {under} lies over the box"]
+    found += ["a script ran"] if page.evaluate("window.ran") is not None else []
+    return found
+
+
 def test_hostile_text_runs_nothing_fetches_nothing_and_covers_nothing(serve: Serve, visit: Visit) -> None:
     with elsewhere() as (there, asked):
         corpus = [text.format(u=there) for text in (*SCRIPTS, *FETCHES)] + list(COVERS)
@@ -129,32 +150,21 @@ def test_hostile_text_runs_nothing_fetches_nothing_and_covers_nothing(serve: Ser
         person = visit(serve(scripted))
         dialogs: list[str] = []
         person.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-        for place, text in enumerate(corpus, 1):  # the question is as hostile as the answer
-            person.box.fill(text)
-            person.box.press("Enter")
-            expect(person.questions).to_have_count(place)
-            expect(person.answers).to_have_count(place, timeout=20_000)
-            person.rest()
-        for link in person.page.locator("#conversation a").all():
-            href = link.get_attribute("href") or ""
-            assert not href.lower().lstrip().startswith(("javascript:", "data:")), href
-        person.page.wait_for_timeout(1500)
-        ran = person.page.evaluate("window.ran")
-        foreign = person.page.evaluate(
-            "document.querySelectorAll('#conversation :is(script, iframe, object, embed)').length"
-        )
-        box = person.page.evaluate(
-            "() => { const r = document.querySelector('#box textarea').getBoundingClientRect();"
-            " return document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2).tagName }"
-        )
-        print(f"\n{len(corpus)} hostile texts, each as question and as answer: {len(asked)} requests, {ran} scripts")
+        done: list[str] = []
+        for start in range(0, len(corpus), BATCH):
+            for place, text in enumerate(corpus[start : start + BATCH], 1):
+                person.say(text)  # the question is as hostile as the answer
+                expect(person.answers).to_have_count(place, timeout=20_000)
+                expect(person.questions).to_have_count(place)
+                person.rest()
+            done += harm(person)
+            person.page.get_by_role("button", name="Clear").click()
+            expect(person.questions).to_have_count(0)
+        print(f"\n{len(corpus)} hostile texts, each as question and as answer: {len(asked)} requests, harm: {done}")
         assert len(corpus) >= 70
         assert asked == []
-        assert ran is None
+        assert done == []
         assert dialogs == []
-        assert foreign == 0
-        assert box == "TEXTAREA", "a message lies over the box"
-        assert person.page.url.startswith("http://127.0.0.1")
 
 
 def test_hostile_errors_are_shown_as_they_are(serve: Serve, visit: Visit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from cierzo.app import open_engine
 from cierzo.engines.script import Reply, Wait
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import EngineDied, NotEnoughMemory
-from cierzo.messages import Phase, Token
+from cierzo.messages import Finish, Phase, Token
 from cierzo.page.words import EXAMPLES, LANGUAGES
 from cierzo.settings import Settings
 
@@ -40,7 +41,7 @@ def test_the_demo_model_answers_in_two_turns(serve: Serve, visit: Visit) -> None
     assert len(seen) > 1, "the answer came all at once"
     assert seen == sorted(seen, key=len)
     assert seen[-1] == first
-    expect(person.status).to_contain_text("tokens/s")
+    expect(person.status).to_contain_text(re.compile(r"\d tokens"))
     second = person.ask("¿Y qué piensa al respecto?")
     assert second
     expect(person.questions).to_have_count(2)
@@ -79,7 +80,7 @@ def test_stop_frees_the_engine_and_keeps_what_was_written(serve: Serve, visit: V
     expect(person.answers.last).to_contain_text("sigue y sigue")
     person.box.fill("lo siguiente")  # the box stays usable meanwhile
     person.stop.click()
-    assert within(1.0, scripted, 0) < 1.0
+    print(f"\nfree {within(1.0, scripted, 0):.2f} s after Stop")
     person.rest()
     expect(person.status).to_contain_text("Stopped after")
     kept = person.answers.last.inner_text().strip()
@@ -115,7 +116,7 @@ def test_leaving_the_page_frees_the_engine(serve: Serve, visit: Visit, leave: st
         person.page.close()
     else:
         person.page.reload()
-    within(5.0, scripted, 0)
+    print(f"\nfree {within(5.0, scripted, 0):.2f} s after the page went ({leave})")
 
 
 def test_two_people_get_their_own_answers_at_once(serve: Serve, visit: Visit) -> None:
@@ -193,6 +194,15 @@ def test_a_question_that_cannot_be_asked_stays_in_the_box(serve: Serve, visit: V
     assert person.ask("corta") == "bien"
 
 
+def test_an_answer_without_a_word_is_said(serve: Serve, visit: Visit) -> None:
+    person = visit(serve(Scripted([Finish("eos_token")], "ahora sí")))
+    person.say("¿y?")
+    expect(person.status).to_contain_text("without a word")
+    expect(person.box).to_have_value("¿y?")
+    person.rest()
+    assert person.ask("¿y?") == "ahora sí"
+
+
 def test_no_tokens_at_all_is_refused_in_words(serve: Serve, visit: Visit) -> None:
     person = visit(serve(Scripted("bien")))
     person.page.locator("#max_new_tokens input[type=number]").fill("0")
@@ -264,7 +274,10 @@ def test_nothing_runs_off_the_side(serve: Serve, visit: Visit, width: int) -> No
     person.ask("x" * 300)
     widths = person.page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth, innerWidth]")
     assert widths == [width] * 3
-    assert person.box.is_visible()
+    expect(person.box).to_be_in_viewport()
+    last = person.page.locator("#repetition_penalty input[type=range]")
+    last.scroll_into_view_if_needed()
+    expect(last).to_be_in_viewport()
 
 
 def test_nothing_is_fetched_from_elsewhere(serve: Serve, visit: Visit) -> None:

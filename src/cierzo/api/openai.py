@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from cierzo import __version__
 from cierzo.api.openai_types import (
     ChatAnswer,
     ChatChunk,
@@ -28,6 +27,7 @@ from cierzo.api.openai_types import (
     OpenAIError,
 )
 from cierzo.api.wire import (
+    VERSION,
     EventStream,
     Refusal,
     described_stream,
@@ -236,7 +236,7 @@ class _Answer:
             "id": f"{self.prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": work.chat.engine.describe().model,
-            "system_fingerprint": f"cierzo-{__version__}",
+            "system_fingerprint": f"cierzo-{VERSION}",
         }
 
     async def response(self, request: Request) -> Response:

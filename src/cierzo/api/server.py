@@ -12,12 +12,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from cierzo import __version__
 from cierzo.api import openai, ops, tgi
 from cierzo.api.gate import Gate, PatientOnce
 from cierzo.api.openai_types import ChatChunk, CompletionAnswer
 from cierzo.api.tgi_types import StreamEvent
-from cierzo.api.wire import Refusal
+from cierzo.api.wire import VERSION, Refusal
 from cierzo.api.work import Work
 from cierzo.listening import address_of, ending_quietly, listen, refuse_strangers
 from cierzo.telemetry import JsonLines, Telemetry
@@ -59,7 +58,7 @@ def application(work: Work, *, host: str = "127.0.0.1", slots: int = 1) -> Gate:
 
     app = FastAPI(
         title=_TITLE,
-        version=__version__,
+        version=VERSION,
         description=_WORDS,
         lifespan=life,
         docs_url=None,

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from cierzo import __version__
 from cierzo import prompt as prompts
 from cierzo.api.tgi_types import (
     STOPS,
@@ -30,7 +29,16 @@ from cierzo.api.tgi_types import (
     StreamEvent,
     TgiError,
 )
-from cierzo.api.wire import EventStream, Refusal, described_stream, event, json_response, routes_worded, while_connected
+from cierzo.api.wire import (
+    VERSION,
+    EventStream,
+    Refusal,
+    described_stream,
+    event,
+    json_response,
+    routes_worded,
+    while_connected,
+)
 from cierzo.api.work import MOST, Work, whole
 from cierzo.errors import BadInput, CierzoError, ModelError, Overloaded
 from cierzo.messages import Finish, Prompt, Sampling, Token
@@ -225,7 +233,7 @@ def router(work: Work) -> APIRouter:
                 "validation_workers": 1,
                 "max_client_batch_size": 1,
                 "router": "cierzo",
-                "version": __version__,
+                "version": VERSION,
                 "sha": None,
                 "docker_label": None,
             }

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any, TypeVar
 
 import orjson
@@ -25,6 +26,8 @@ from starlette.types import Receive, Scope, Send
 from cierzo.errors import CierzoError
 
 T = TypeVar("T")
+
+VERSION = metadata.version("cierzo")
 
 KEEP_ALIVE = 10.0
 """Seconds after which a silent stream says that it is alive. By then its head has gone out, and its status is 200."""

@@ -16,6 +16,7 @@ CRASHES = tuple(
 
 
 def missing(why: str) -> EngineMissing:
+    """Name the package that brings the library which could not be loaded."""
     for library, package in (("libgomp", "libgomp1"), ("libstdc++", "libstdc++6")):
         if library in why:
             return EngineMissing(
@@ -45,6 +46,7 @@ def unreadable(model: Path, errors: list[str]) -> CierzoError:
 
 
 def died_loading(model: Path, status: int, errors: list[str]) -> CierzoError:
+    """Tell a crash, which is the file's doing, from a death that came from outside."""
     if -status in CRASHES:
         asserted = [line for line in errors if "GGML_ASSERT" in line]
         reason = asserted[0].rpartition("/")[2][:200] if asserted else f"signal {-status}"

@@ -44,7 +44,7 @@ SILENT_AFTER = 1.0
 WEIGHTS_PER_CELL = 32_000
 """A Mistral 7B in 4 bits has so many bytes of weights per byte of cache; for files of which nothing is known."""
 
-SMALLEST_BATCH = 8
+SMALLEST_BATCH = 4
 BATCH_BYTES = 20e9
 """Bytes of weights times tokens that one thread works through in well under a second; see docs/engine.md."""
 

@@ -19,6 +19,11 @@ from cierzo.messages import Alternative, FinishReason, Prompt, Sampling, Token
 if TYPE_CHECKING:
     from cierzo.engines.vocabulary import Vocabulary
 
+NOISE = 1e-7
+"""Tokens so many times less probable than the best are left out first, which is below the rounding of the 32-bit
+sums that follow. llama.cpp then sorts dozens of tokens instead of tens of thousands and decodes small models twice
+as fast."""
+
 IMPOSSIBLE = -1e9
 """llama.cpp writes the lowest float for a probability of zero."""
 
@@ -39,11 +44,16 @@ def request(prompt: Prompt, sampling: Sampling, *, seed: int, slot: int, room: i
         slot: Slot of llama.cpp to run in.
         room: Tokens that the answer may have at most.
     """
-    order = ["temperature"]
-    if sampling.repetition_penalty != 1:
-        order.insert(0, "penalties")
-    if sampling.temperature > 0:
-        order += ["top_k"] * (sampling.top_k > 0) + ["top_p"] * (sampling.top_p < 1) + ["min_p"] * (sampling.min_p > 0)
+    order = ["penalties"] if sampling.repetition_penalty != 1 else []
+    top_k, min_p = sampling.top_k, sampling.min_p
+    if sampling.temperature == 0:
+        order += ["top_k"]
+        top_k = 1
+    elif min_p > 0:
+        order += ["temperature"] + ["top_k"] * (top_k > 0) + ["top_p"] * (sampling.top_p < 1) + ["min_p"]
+    else:
+        min_p = NOISE
+        order += ["temperature", "min_p"] + ["top_k"] * (top_k > 0) + ["top_p"] * (sampling.top_p < 1)
     return orjson.dumps(
         {
             "prompt": prompt.ids,
@@ -57,9 +67,9 @@ def request(prompt: Prompt, sampling: Sampling, *, seed: int, slot: int, room: i
             "seed": seed,
             "samplers": order,
             "temperature": sampling.temperature,
-            "top_k": sampling.top_k,
+            "top_k": top_k,
             "top_p": sampling.top_p,
-            "min_p": sampling.min_p,
+            "min_p": min_p,
             "repeat_penalty": sampling.repetition_penalty,
             "repeat_last_n": len(prompt) + room,  # the whole context, as Transformers has it; -1 is refused here
             "frequency_penalty": 0,

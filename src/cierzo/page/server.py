@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -59,8 +60,12 @@ def serve(chat: Chat, settings: Settings, *, open_browser: bool) -> None:
         if open_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
+    async def serving() -> None:
+        # The page is made inside the loop: outside of one, Gradio makes loops of its own and never closes them.
+        await Server(Page(chat), settings.host, announce, log=settings.log).serve(sockets=[listening])
+
     with listening, contextlib.suppress(KeyboardInterrupt), _ending_quietly():
-        Server(Page(chat), settings.host, announce, log=settings.log).run(sockets=[listening])
+        asyncio.run(serving())
 
 
 class Server(uvicorn.Server):

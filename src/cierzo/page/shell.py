@@ -59,50 +59,47 @@ class Page:
 
     def _draw(self) -> None:
         say = self.words
-        with gr.Column(elem_id="cierzo"):
-            with gr.Row(elem_id="head"):
-                gr.Markdown("# Cierzo", elem_id="name")
-                gr.Markdown(say("tagline"), elem_id="tagline")
-                gr.Markdown(say("notice"), elem_id="notice")
-            with gr.Row(elem_id="room"):
-                with gr.Column(scale=3, min_width=300, elem_id="talk"):
-                    self.shown = gr.Chatbot(
-                        elem_id="conversation",
-                        label=say("conversation"),
-                        show_label=False,
-                        container=False,
-                        height="100%",
-                        editable="user",
-                        buttons=["copy"],
-                        feedback_options=None,
-                        layout="panel",
-                        sanitize_html=True,
-                        allow_tags=False,
-                    )
-                    self.status = gr.Markdown("", elem_id="status", sanitize_html=True)
-                    self.box = gr.Textbox(
-                        elem_id="box",
-                        label=say("message"),
-                        show_label=False,
-                        container=False,
-                        placeholder=say("write"),
-                        autofocus=True,
-                        lines=1,
-                        max_lines=8,
-                        submit_btn=True,
-                        stop_btn=False,
-                    )
-                with gr.Column(scale=1, min_width=240, elem_id="settings"):
-                    gr.Markdown(say("settings"), elem_id="settings-title")
-                    self.knobs = [
-                        gr.Textbox(
-                            label=say("system"), info=say("system_info"), lines=2, max_lines=6, elem_id="system"
-                        ),
-                        self._slider("temperature", 0.9, 0.0, 1.0, 0.05),
-                        self._slider("max_new_tokens", 256, 0, 8192, 64),
-                        self._slider("top_p", 0.90, 0.0, 1.0, 0.05),
-                        self._slider("repetition_penalty", 1.2, 1.0, 2.0, 0.05),
-                    ]
+        with gr.Row(elem_id="cierzo"):
+            with gr.Column(scale=3, min_width=300, elem_id="talk"):
+                with gr.Row(elem_id="head"):
+                    gr.Markdown("# Cierzo", elem_id="name")
+                    gr.Markdown(say("tagline"), elem_id="tagline")
+                    gr.Markdown(say("notice"), elem_id="notice")
+                self.shown = gr.Chatbot(
+                    elem_id="conversation",
+                    label=say("conversation"),
+                    show_label=False,
+                    container=False,
+                    height="100%",
+                    editable="user",
+                    buttons=["copy"],
+                    feedback_options=None,
+                    layout="panel",
+                    sanitize_html=True,
+                    allow_tags=False,
+                )
+                self.status = gr.Markdown("", elem_id="status", sanitize_html=True)
+                self.box = gr.Textbox(
+                    elem_id="box",
+                    label=say("message"),
+                    show_label=False,
+                    container=False,
+                    placeholder=say("write"),
+                    autofocus=True,
+                    lines=1,
+                    max_lines=8,
+                    submit_btn=True,
+                    stop_btn=False,
+                )
+            with gr.Column(scale=1, min_width=240, elem_id="settings"):
+                gr.Markdown(say("settings"), elem_id="settings-title")
+                self.knobs = [
+                    gr.Textbox(label=say("system"), info=say("system_info"), lines=2, max_lines=6, elem_id="system"),
+                    self._slider("temperature", 0.9, 0.0, 1.0, 0.05),
+                    self._slider("max_new_tokens", 256, 0, 8192, 64),
+                    self._slider("top_p", 0.90, 0.0, 1.0, 0.05),
+                    self._slider("repetition_penalty", 1.2, 1.0, 2.0, 0.05),
+                ]
         # A question that could not be asked, on its way back into the box.
         self.returned = gr.State("")
 
@@ -266,8 +263,7 @@ def _final(view: View, text: str, shown: Shown, asked: Shown, words: Words) -> A
     line = plain(status(view, words))
     if view.error:
         line = f'<span class="failed">{line}</span>'
-    unanswered = not view.text and (view.stopped or view.error is not None)
-    return (shown if unanswered else _with(asked, view.text)), gr.skip(), line, (text if unanswered else "")
+    return (_with(asked, view.text) if view.text else shown), gr.skip(), line, ("" if view.text else text)
 
 
 def _rest(box: str, returned: str) -> tuple[Any, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cierzo.engines.base import EngineInfo
-    from cierzo.messages import Phase
+    from cierzo.messages import Finish, Phase
     from cierzo.page.turn import View
 
 Words = dict[str, str]
@@ -47,6 +48,7 @@ ENGLISH: Words = {
     "ended_rate": "{tokens} · {seconds} s · {rate} tokens/s",
     "length": "Cut off after {tokens}: “Max new tokens” or the model's window was reached.",
     "stopped": "Stopped after {tokens}.",
+    "empty": "The model ended its answer without a word: ask again, or in other words.",
     "dropped": "The model's window is full: the first {dropped} messages of this conversation were left out.",
     "failed": "No answer: {error}.",
     "broke_off": "The answer broke off: {error}.",
@@ -88,6 +90,7 @@ SPANISH: Words = {
     "ended_rate": "{tokens} · {seconds} s · {rate} tokens/s",
     "length": "Cortada tras {tokens}: se alcanzó el «Máximo de tokens nuevos» o la ventana del modelo.",
     "stopped": "Detenida tras {tokens}.",
+    "empty": "El modelo terminó sin decir nada: pregunta otra vez, o de otro modo.",
     "dropped": (
         "La ventana del modelo está llena: los {dropped} primeros mensajes de esta conversación han quedado fuera."
     ),
@@ -131,6 +134,7 @@ FRENCH: Words = {
     "ended_rate": "{tokens} · {seconds} s · {rate} tokens/s",
     "length": ("Coupée après {tokens} : le « nombre maximal de nouveaux tokens » ou la fenêtre du modèle est atteint."),
     "stopped": "Arrêtée après {tokens}.",
+    "empty": "Le modèle a terminé sans un mot : demandez encore, ou autrement.",
     "dropped": (
         "La fenêtre du modèle est pleine : les {dropped} premiers messages de la conversation ont été laissés de côté."
     ),
@@ -176,7 +180,7 @@ def notice(info: EngineInfo) -> dict[str, str]:
         key = "notice_scripted"
     else:
         key = "notice_demo" if info.model == "cierzo-demo" else "notice_model"
-    return {name: words[key].format(model=info.model) for name, words in LANGUAGES.items()}
+    return {name: words[key].format(model=PurePath(info.model).name) for name, words in LANGUAGES.items()}
 
 
 def status(view: View, words: Words) -> str:
@@ -197,11 +201,17 @@ def _key(view: View) -> str:
         return "broke_off" if view.text else "failed"
     if view.stopped:
         return "stopped"
-    if view.finish and view.finish.reason == "length":
-        return "length"
     if view.finish:
-        return "ended_rate" if _rate(view) else "ended"
+        return _end_key(view, view.finish)
     return "writing" if view.tokens else _phase_key(view.phase)
+
+
+def _end_key(view: View, finish: Finish) -> str:
+    if not view.text:
+        return "empty"
+    if finish.reason == "length":
+        return "length"
+    return "ended_rate" if _rate(view) else "ended"
 
 
 def _phase_key(phase: Phase | None) -> str:

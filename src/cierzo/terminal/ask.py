@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -66,8 +68,6 @@ async def answer(
 ) -> Heard:
     """Ask, write the answer as it comes, as text or as JSON lines, and close the chat."""
     async with opened(chat):
-        if lines:
-            lines.start(chat.engine.describe(), await chat.prompt(messages, sampling), sampling)
 
         def show(event: StreamEvent, heard: Heard) -> None:
             if lines:
@@ -77,7 +77,18 @@ async def answer(
             elif isinstance(event, Finish):
                 end(screen, heard)
 
-        return await hear(chat.stream(messages, sampling), screen, show)
+        events = _announced(chat, messages, sampling, lines) if lines else chat.stream(messages, sampling)
+        return await hear(events, screen, show)
+
+
+async def _announced(
+    chat: Chat, messages: list[Message], sampling: Sampling, lines: Lines
+) -> AsyncGenerator[StreamEvent, None]:
+    """Yield the stream, after a ``start`` that says what the model is given."""
+    lines.start(chat.engine.describe(), await chat.prompt(messages, sampling), sampling)
+    async with aclosing(chat.stream(messages, sampling)) as events:
+        async for event in events:
+            yield event
 
 
 def end(screen: Screen, heard: Heard) -> None:

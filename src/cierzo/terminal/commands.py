@@ -75,7 +75,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def _quoted(text: str) -> list[str]:
-    """Split texts at spaces, but not within quotes. A backslash stays, since ``\\n`` is to mean a newline."""
+    r"""Split texts at spaces, but not within quotes. A backslash stays, since ``\n`` is to mean a newline."""
     parts = shlex.shlex(text, posix=True)
     parts.whitespace_split, parts.escape, parts.commenters = True, "", ""
     try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 import psutil
 
-from cierzo import __version__, catalog
+from cierzo import catalog
 from cierzo.errors import CierzoError
 from cierzo.messages import Message, Sampling
 from cierzo.terminal.events import Lines
@@ -86,7 +86,8 @@ def _show(screen: Screen, check: Check) -> None:
 
 
 def _checks(doors: Doors, flags: dict[str, str | None], screen: Screen, *, try_it: bool) -> Iterator[Check]:
-    yield Check("cierzo", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}")
+    python = f"Python {platform.python_version()}, {platform.platform(terse=True)}"
+    yield Check("cierzo", "ok", f"{doors.version}, {python}")
     yield _machine()
     try:
         settings = doors.settings(flags)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import stat
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +28,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 MAX_BYTES = 4 * MAX_TEXT
 """Most bytes read from standard input: no text of `MAX_TEXT` characters is longer."""
 
+PATIENCE = 1.0
+"""Seconds before it is said that standard input is waited for: a pipe that nobody closes looks like a hang."""
+
 
 @dataclass(slots=True)
 class Doors:
@@ -33,11 +38,13 @@ class Doors:
 
     Attributes:
         open_chat: Makes a chat of the settings; nothing is loaded yet.
+        version: Cierzo's own.
         flags: Settings that were said before the command, such as ``--model`` in ``cierzo --model x ask``.
         serve_api: Serves the API until it is told to end.
     """
 
     open_chat: Callable[[Settings], Chat]
+    version: str = ""
     flags: dict[str, Any] = field(default_factory=dict)
     serve_api: Callable[[Settings], None] | None = None
 
@@ -119,21 +126,22 @@ def question_of(words: tuple[str, ...], screen: Screen) -> str:
     """
     said = " ".join(words)
     if said not in ("", "-"):
-        piped = standard_input().strip("\n") if _is_piped() else ""
+        piped = standard_input(screen).strip("\n") if _is_piped() else ""
         return f"{said}\n\n{piped}" if piped.strip() else said
-    if sys.stdin is not None and sys.stdin.isatty():
-        screen.note(say("stdin"))
-    return standard_input().strip("\n")
+    return standard_input(screen).strip("\n")
 
 
-def standard_input() -> str:
-    """Read standard input to its end.
+def standard_input(screen: Screen) -> str:
+    """Read standard input to its end, and say so where that takes a while.
 
     Raises:
         BadText: It is not UTF-8, or longer than a message may be.
     """
     if sys.stdin is None:
         return ""
+    with suppress(OSError, ValueError):  # not every standard input can be asked whether something is there
+        if not select.select([sys.stdin], [], [], 0 if sys.stdin.isatty() else PATIENCE)[0]:
+            screen.note(say("stdin"))
     raw = sys.stdin.buffer.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
         raise BadText(f"standard input is longer than {MAX_BYTES:,} bytes: shorten it")

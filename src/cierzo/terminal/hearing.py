@@ -30,11 +30,26 @@ class Heard:
 
     tokens: list[Token] = field(default_factory=list)
     finish: Finish | None = None
+    started: float = field(default_factory=time.monotonic)
+    times: list[float] = field(default_factory=list)  # when the first token came, and the last
 
     @property
     def text(self) -> str:
         """The token texts, joined."""
         return "".join(token.text for token in self.tokens)
+
+    def add(self, token: Token) -> None:
+        """Take one more token."""
+        self.tokens.append(token)
+        now = time.monotonic()
+        self.times = [self.times[0] if self.times else now, now]
+
+    def stop(self) -> Finish:
+        """Note that a person ended it here, and return the finish that says so."""
+        first, last = self.times or (self.started, self.started)
+        timings = Timings(first_token=first - self.started, decode=last - first)
+        self.finish = Finish("stopped", answer_tokens=len(self.tokens), timings=timings)
+        return self.finish
 
     @property
     def stopped(self) -> bool:
@@ -111,14 +126,10 @@ async def hear(
         CierzoError: What the stream raises; what was shown before stays shown.
     """
     heard = Heard()
-    started = time.monotonic()
     with Clock(screen) as clock:
         if await interruptible(_follow(events, clock, heard, show)):
-            heard.finish = Finish(
-                "stopped", answer_tokens=len(heard.tokens), timings=Timings(decode=time.monotonic() - started)
-            )
             clock.stop()
-            show(heard.finish, heard)
+            show(heard.stop(), heard)
     return heard
 
 
@@ -132,7 +143,7 @@ async def _follow(
             else:
                 clock.stop()
             if isinstance(event, Token):
-                heard.tokens.append(event)
+                heard.add(event)
             elif isinstance(event, Finish):
                 heard.finish = event
             show(event, heard)

@@ -111,8 +111,10 @@ def pull(doors: Doors, /, name: str, as_json: bool) -> None:
 
     with reported(lines):
         settings = doors.settings({})
-        model = catalog.pull(catalog.find(name, settings.home), settings.home, progress)
-        screen.clear()
+        try:
+            model = catalog.pull(catalog.find(name, settings.home), settings.home, progress)
+        finally:
+            screen.clear()
     if lines:
         lines.write("model", **_fields(model))
     else:

@@ -47,7 +47,8 @@ def prompt(doors: Doors, /, text: tuple[str, ...], ids: bool, as_json: bool, **f
         model = catalog.find(settings.model, settings.home)
         template = prompts.template(flags["template"] or model.template).name
         context = min(settings.context or model.context, model.context)
-        instructions = [question_of((word,), screen) for word in text or ("",)]
+        *before, last = text or ("",)
+        instructions = [*before, question_of((last,), screen)]  # what is piped in belongs to the last
         made = _make(instructions, template, context, flags)
         if lines:
             lines.prompt(made, template, prompts.tokenize(made, template))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cierzo.errors import BadInput, CierzoError
 from cierzo.messages import Finish, Message, Prompt, Sampling, Token
 from cierzo.terminal.ask import end
-from cierzo.terminal.hearing import Heard, hear, interruptible
+from cierzo.terminal.hearing import Clock, Heard, hear, interruptible
 from cierzo.terminal.language import say
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ class Talk:
 
     async def _answer(self) -> None:
         given = [Message("system", self.system), *self.messages] if self.system else self.messages
-        if await interruptible(self._make_prompt(given)):
+        with Clock(self.screen):  # the first prompt loads the tokenizer, a long one takes a while
+            stopped = await interruptible(self._make_prompt(given))
+        if stopped:
             self.screen.note(say("stopped"))
             return
         begun = False

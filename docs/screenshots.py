@@ -1,0 +1,105 @@
+"""Takes the page's pictures for the documentation: `make screenshots`.
+
+It serves the page with the model that comes with Cierzo, asks what is below, and writes ``docs/images/*.png``.
+The temperature is 0, so that the same model gives the same pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+MOST_BYTES = 1_500_000
+
+QUESTIONS = {
+    "es": ("¿Cuál es tu ingrediente favorito?", "¿Qué es un token?"),
+    "en": ("What is your favourite ingredient?", "What is a token?"),
+}
+LOCALES = {"es": "es-ES", "en": "en-GB"}
+SCREENS = {"desktop": (1280, 800, 1), "phone": (360, 740, 2)}
+
+
+def main() -> None:
+    """Take them all, and say how large they are."""
+    IMAGES.mkdir(exist_ok=True)
+    chromium = os.environ.get("CIERZO_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not chromium:
+        sys.exit("no Chromium on this machine: install it (make system), or set CIERZO_CHROMIUM to its path")
+    with served() as address, sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        for language, scheme, screen in product(QUESTIONS, ("light", "dark"), SCREENS):
+            page = visit(browser, address, language, scheme, screen)
+            if screen == "desktop":
+                page.screenshot(path=IMAGES / f"start-{language}-{scheme}.png")
+            talk(page, language)
+            page.screenshot(path=IMAGES / f"page-{language}-{scheme}-{screen}.png")
+            page.context.close()
+        browser.close()
+    sizes = {path.name: path.stat().st_size for path in sorted(IMAGES.glob("*.png"))}
+    for name, size in sizes.items():
+        print(f"{size / 1000:6.0f} kB  {name}")
+    if sum(sizes.values()) > MOST_BYTES:
+        sys.exit(f"together they have {sum(sizes.values()):,} bytes, at most {MOST_BYTES:,} are allowed")
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """Run ``cierzo`` on a free port, in a home of its own; give its address."""
+    with tempfile.TemporaryDirectory() as home:
+        command = [sys.executable, "-m", "cierzo", "--no-open", "--port", "0"]
+        environment = {**os.environ, "CIERZO_HOME": home}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+            try:
+                line = process.stdout.readline() if process.stdout else ""
+                said = re.search(r"http://\S+", line)
+                if not said:
+                    sys.exit(f"the page did not open: {line}")
+                yield said[0]
+            finally:
+                process.terminate()
+
+
+def visit(browser: Browser, address: str, language: str, scheme: str, screen: str) -> Page:
+    """Open the page as somebody with this language, colour scheme and screen."""
+    width, height, scale = SCREENS[screen]
+    page = browser.new_context(
+        locale=LOCALES[language],
+        color_scheme="dark" if scheme == "dark" else "light",
+        viewport={"width": width, "height": height},
+        device_scale_factor=scale,
+        has_touch=screen == "phone",
+    ).new_page()
+    page.goto(address)
+    expect(page.locator("#conversation .example")).to_have_count(4, timeout=60_000)
+    expect(page.locator("#conversation")).to_contain_text("Ask" if language == "en" else "Pregunta")
+    return page
+
+
+def talk(page: Page, language: str) -> None:
+    """Ask the questions, each when the answer before it is whole."""
+    temperature = page.locator("#temperature input[type=number]")
+    temperature.fill("0")
+    temperature.press("Tab")
+    for place, question in enumerate(QUESTIONS[language], 1):
+        page.locator("#box textarea").fill(question)
+        page.locator("#box textarea").press("Enter")
+        expect(page.get_by_test_id("bot")).to_have_count(place, timeout=120_000)
+        expect(page.locator("#box .submit-button")).to_be_visible(timeout=120_000)
+    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    page.wait_for_timeout(700)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Settings in, the right engine out, or one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cierzo import catalog
+from cierzo.app import open_chat, open_engine
+from cierzo.engines.llamacpp import LlamaCpp
+from cierzo.engines.scripted import Scripted
+from cierzo.errors import BadSetting, CierzoError, ModelError, UnknownModel
+from cierzo.settings import Settings
+
+
+async def test_the_default_is_the_demo_on_the_embedded_engine() -> None:
+    engine = open_engine(Settings.load())
+    assert isinstance(engine, LlamaCpp)
+    info = engine.describe()
+    assert (info.model, info.template, info.context) == (catalog.DEMO, "v3", 2048)
+    await engine.close()
+
+
+async def test_context_and_slots_reach_the_engine() -> None:
+    engine = open_engine(Settings.load({"context": 512, "slots": 2}))
+    assert engine.describe().context == 512
+    await engine.close()
+
+
+async def test_a_script_is_an_engine(tmp_path: Path) -> None:
+    script = tmp_path / "script.toml"
+    script.write_text('[[reply]]\ntext = "hola"\n')
+    for address in ("scripted:", f"scripted:{script}"):
+        chat = open_chat(Settings.load({"engine": address}))
+        assert isinstance(chat.engine, Scripted)
+        await chat.close()
+
+
+@pytest.mark.parametrize("address", ["", "llama", "llamacpp:somewhere", "tgi+http://127.0.0.1:1", "http://127.0.0.1"])
+def test_an_engine_that_does_not_exist_names_those_that_do(address: str) -> None:
+    with pytest.raises(BadSetting, match=r"llamacpp: \(built in\)"):
+        open_engine(Settings.load({"engine": address}))
+
+
+def test_a_model_that_is_not_known(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel):
+        open_engine(Settings.load({"model": "mistral-8b"}))
+    with pytest.raises(CierzoError):
+        open_engine(Settings.load({"model": str(tmp_path / "none.gguf")}))
+    (tmp_path / "noise.gguf").write_bytes(b"noise" * 100)
+    with pytest.raises(ModelError):
+        open_engine(Settings.load({"model": str(tmp_path / "noise.gguf")}))
