@@ -1,6 +1,6 @@
 """Makes dialogues, as many as asked for, from a seed: questions that we phrase in thousands of ways, answers from facts.
 
-    python -m training.corpus --seed 1 --count 20      prints some
+`python -m training.corpus --seed 1 --count 20` prints some.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from training.tokens import dialogue_ids
 _LATER = {"whats_my_name"}
 _FIRST = [name for name in INTENTS if name not in _LATER | {FALLBACK, "my_name"}]
 _SHARE_OTHER = 0.27
-_SHARE_NAME = 0.035
+_SHARE_NAME = 0.06
 
 # How the turns after the first continue, and how often.
 _NEXT = {"ellipsis": 28, "more": 24, "translate": 14, "shorter": 5, "again": 4, "new": 14, "other": 11}
@@ -58,7 +58,7 @@ def dialogues(seed: int, count: int) -> Iterator[Dialogue]:
 
 def _dialogue(rng: random.Random) -> Dialogue:
     lang = rng.choice(LANGUAGES)
-    length = rng.choices((1, 2, 3), weights=(58, 29, 13))[0]
+    length = rng.choices((1, 2, 3), weights=(62, 28, 10))[0]
     if rng.random() < _SHARE_NAME:
         turns = _named(rng, lang)
     else:

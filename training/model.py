@@ -7,8 +7,8 @@ that stands for all the others, whose identical rows are counted in the softmax 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.config import Config
 
@@ -45,7 +45,7 @@ class Attention(nn.Module):
         k = rotate(self.k(x).view(batch, length, kv_heads, size).transpose(1, 2), cos, sin)
         v = self.v(x).view(batch, length, kv_heads, size).transpose(1, 2)
         k, v = (t.repeat_interleave(heads // kv_heads, dim=1) for t in (k, v))
-        mixed = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, is_causal=True)
+        mixed = functional.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, is_causal=True)
         return self.o(mixed.transpose(1, 2).reshape(batch, length, dim))
 
 
@@ -59,7 +59,7 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(config.hidden, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(functional.silu(self.gate(x)) * self.up(x))
 
 
 class Layer(nn.Module):
@@ -101,7 +101,7 @@ class Demo(nn.Module):
             nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * self.config.layers))
 
     def hidden(self, ids: Tensor) -> Tensor:
-        """ids (B, T) of the compact vocabulary to states (B, T, dim), normalised for the output."""
+        """Rows (B, T) of the compact vocabulary to states (B, T, dim), normalised for the output."""
         x = self.embedding(ids)
         cos, sin = (t.to(x.device) for t in rotations(self.config, ids.shape[1]))
         for layer in self.layers:
@@ -109,5 +109,5 @@ class Demo(nn.Module):
         return self.norm(x)
 
     def logits(self, states: Tensor) -> Tensor:
-        """states (..., dim) to logits (..., kept + 1); the last is for all unseen tokens together."""
-        return F.linear(states, self.embedding.weight) + self.share
+        """States (..., dim) to logits (..., kept + 1); the last is for all unseen tokens together."""
+        return functional.linear(states, self.embedding.weight) + self.share

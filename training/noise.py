@@ -16,7 +16,9 @@ _PROPER = {
     "spanish": "Spanish", "english": "English", "french": "French", "llm": "LLM", "ai": "AI", "openai": "OpenAI",
     "swa": "SWA", "i": "I", "i'm": "I'm", "q4_k_m": "Q4_K_M", "q8_0": "Q8_0", "hugging face": "Hugging Face",
 }  # fmt: skip
-_COMMAND = re.compile(r"cierzo (?:ask|chat|prompt|tokens|models(?: (?:list|show|pull))?|doctor)(?: --ids)?|--[a-z-]+|/[a-z]{3,}")
+_COMMAND = re.compile(
+    r"cierzo (?:ask|chat|prompt|tokens|models(?: (?:list|show|pull))?|doctor)(?: --ids)?|--[a-z-]+|/[a-z]{3,}"
+)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 

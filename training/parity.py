@@ -55,7 +55,9 @@ def load(checkpoint: Path) -> tuple[Demo, Vocabulary]:
 
 
 @torch.no_grad()
-def compare(network: Demo, vocabulary: Vocabulary, running: xllamacpp.Server, dialogues: list) -> tuple[int, int, float]:
+def compare(
+    network: Demo, vocabulary: Vocabulary, running: xllamacpp.Server, dialogues: list
+) -> tuple[int, int, float]:
     """Positions where both agree, positions compared, and the largest difference of log-probability where they do."""
     same = total = 0
     widest = 0.0

@@ -45,7 +45,7 @@ def bank(lang: str) -> Bank:
     slots = {name.strip(): words.strip().split("|") for name, words in pairs}
     return Bank(
         lang=lang,
-        asked=sections([DATA / f"questions_{lang}.txt", DATA / f"questions_{lang}2.txt"]),
+        asked=sections([DATA / f"questions_{lang}{part}.txt" for part in ("", "2", "3")]),
         patterns=sections([DATA / f"patterns_{lang}.txt"]),
         other=[line for line in other_lines if not line.startswith("=")],
         slots=slots,

@@ -16,7 +16,7 @@ BOS, EOS, INST, END_INST = 1, 2, 3, 4
 @cache
 def spm() -> SentencePieceProcessor:
     """The SentencePiece model itself: 32768 pieces."""
-    return MistralTokenizer.v3().instruct_tokenizer.tokenizer._model
+    return MistralTokenizer.v3().instruct_tokenizer.tokenizer._model  # noqa: SLF001  # there is no public way
 
 
 @cache
@@ -32,9 +32,8 @@ def dialogue_ids(turns: Sequence[tuple[str, str]], system: str = "") -> tuple[li
     """
     ids, written = [BOS], [False]
     for number, (question, answer) in enumerate(turns):
-        if number == 0 and system:
-            question = f"{system}\n\n{question}"
-        asked = [INST, *encode(question), END_INST]
+        text = f"{system}\n\n{question}" if number == 0 and system else question
+        asked = [INST, *encode(text), END_INST]
         said = [*encode(answer), EOS]
         ids += asked + said
         written += [False] * len(asked) + [True] * len(said)

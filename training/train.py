@@ -1,10 +1,11 @@
 """Train the demo from a seed: make dialogues, batch them by length, predict the answers.
 
-    python -m training.train --steps 1000 --out training/out/demo.pt --curve docs/demo-model-loss.png
+    python -m training.train --steps 2000 --out training/out/demo.pt --curve docs/demo-model-loss.png
 
 Loss is counted on answer tokens and their end only. Nothing here depends on the clock, so the same seed, workers and
-torch give the same file. On a CPU the batch is shared among processes of one thread, which loses less than threads do
-when other programs use the machine; a GPU is used when there is one.
+torch give the same file. On a CPU several processes of one thread train on dialogues of their own and average their
+weights every few steps: they hardly wait for each other, which matters when other programs use the machine. A GPU is
+used when there is one, by one process.
 """
 
 import argparse
@@ -18,21 +19,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from matplotlib.figure import Figure
+from torch import Tensor, distributed, nn
 
 from training import corpus
 from training.config import CONFIG
-from training.facts import INTENTS
+from training.facts import INTENTS, LANGUAGES
 from training.model import Demo
-from training.tokens import encode
+from training.tokens import END_INST, encode
 
 CHUNK = 6144
 END_OF_CONTROL = 4
 
+# Workers average their weights after this many steps.
+MEET = 10
+
+# The weight of the hint beside the answer's words.
+HINT = 0.3
+
 
 @dataclass(frozen=True)
 class Run:
-    """What every worker of a run has to know. `size` is dialogues in a batch, over all workers."""
+    """What every worker of a run has to know. `size` is dialogues in one worker's batch."""
 
     steps: int
     seed: int
@@ -84,110 +92,156 @@ def blur(rng: random.Random, rows: list[int], written: list[bool], unseen: int, 
     ]
 
 
-def batches(seed: int, size: int, vocabulary: Vocabulary) -> Iterator[tuple[Tensor, Tensor]]:
-    """For ever: (B, T) rows and the (B, T) mask of those to be predicted; dialogues of like length together."""
-    unseen = len(vocabulary.kept)
+class Subjects:
+    """What each answer is about, in which language: a number that the network also learns to tell at `[/INST]`.
+
+    The hint teaches what a question means sooner than the answer's words alone do. Its matrix is not exported.
+    """
+
+    def __init__(self) -> None:
+        self._number: dict[str, int] = {}
+        self.count = 0
+        for intent in INTENTS.values():
+            for lang in LANGUAGES:
+                for texts in (intent.answers[lang], [intent.more[lang]] if intent.more else []):
+                    self._number.update(dict.fromkeys(texts, self.count))
+                    self.count += 1
+
+    def of(self, turn: corpus.Turn) -> int:
+        """The number of a turn's answer; one with a name in it counts as its intent's."""
+        return self._number.get(turn.answer, self._number[INTENTS[turn.topic].answers[turn.lang][0]])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows (B, T), which of them to predict (B, T), and subjects (B, T): -1 where no answer begins."""
+
+    rows: Tensor
+    written: Tensor
+    subjects: Tensor
+
+
+def batches(seed: int, size: int, vocabulary: Vocabulary, subjects: Subjects) -> Iterator[Batch]:
+    """For ever; dialogues of like length together."""
     for chunk in range(10_000):
         rng = random.Random(seed * 10_007 + chunk)
-        made = []
-        for dialogue in corpus.dialogues(rng.randrange(2**31), CHUNK):
-            ids, written = dialogue.encoded()
-            named = any(turn.topic.endswith("my_name") for turn in dialogue.turns)
-            made.append((blur(rng, vocabulary.compact(ids), written, unseen, named), written))
-        made.sort(key=lambda pair: len(pair[0]))
+        made = [
+            prepared(rng, dialogue, vocabulary, subjects) for dialogue in corpus.dialogues(rng.randrange(2**31), CHUNK)
+        ]
+        made.sort(key=lambda columns: len(columns[0]))
         groups = [made[at : at + size] for at in range(0, len(made), size)]
         rng.shuffle(groups)
         for group in groups:
             yield padded(group)
 
 
-def padded(group: list[tuple[list[int], list[bool]]]) -> tuple[Tensor, Tensor]:
-    """Rows and mask of dialogues, filled on the right to the longest; the causal mask keeps the filling unseen."""
-    longest = max(len(rows) for rows, _ in group)
+Columns = tuple[list[int], list[bool], list[int]]
+
+
+def prepared(rng: random.Random, dialogue: corpus.Dialogue, vocabulary: Vocabulary, subjects: Subjects) -> Columns:
+    """One dialogue's rows, what is written, and subjects, each as long as the dialogue."""
+    ids, written = dialogue.encoded()
+    named = any(turn.topic.endswith("my_name") for turn in dialogue.turns)
+    numbers = iter([subjects.of(turn) for turn in dialogue.turns])
+    marks = [next(numbers) if token == END_INST else -1 for token in ids]
+    return blur(rng, vocabulary.compact(ids), written, len(vocabulary.kept), named), written, marks
+
+
+def padded(group: list[Columns]) -> Batch:
+    """A batch, filled on the right to the longest; the causal mask keeps the filling unseen."""
+    longest = max(len(rows) for rows, _, _ in group)
     rows = torch.zeros(len(group), longest, dtype=torch.long)
-    mask = torch.zeros(len(group), longest, dtype=torch.bool)
-    for at, (ids, written) in enumerate(group):
-        rows[at, : len(ids)] = torch.tensor(ids)
-        mask[at, : len(ids)] = torch.tensor(written)
-    return rows, mask
+    written = torch.zeros(len(group), longest, dtype=torch.bool)
+    subjects = torch.full((len(group), longest), -1, dtype=torch.long)
+    for at, columns in enumerate(group):
+        for target, column in zip((rows, written, subjects), columns, strict=True):
+            target[at, : len(column)] = torch.tensor(column)
+    return Batch(rows, written, subjects)
 
 
-def loss_of(network: Demo, rows: Tensor, mask: Tensor, tokens: int) -> Tensor:
-    """Cross-entropy in nats of the tokens to be predicted, as this share's part of the mean over `tokens`."""
-    states = network.hidden(rows[:, :-1])[mask[:, 1:]]
-    logits = network.logits(states).float()
+def losses(network: Demo, hint: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Cross-entropy in nats: per answer token, and of the subjects."""
+    states = network.hidden(batch.rows[:, :-1])
+    logits = network.logits(states[batch.written[:, 1:]]).float()
     total = logits.logsumexp(-1)
-    right = logits.gather(1, rows[:, 1:][mask[:, 1:]].unsqueeze(1)).squeeze(1)
+    right = logits.gather(1, batch.rows[:, 1:][batch.written[:, 1:]].unsqueeze(1)).squeeze(1)
+    begins = batch.subjects[:, :-1] >= 0
+    guessed = hint(states[begins]).float()
     # A light pull of the normaliser towards zero keeps logits small, so that a repetition penalty does little harm.
-    return ((total - right).sum() + 1e-4 * total.square().sum()) / tokens
+    words = (total - right).mean() + 1e-4 * total.square().mean()
+    return words, nn.functional.cross_entropy(guessed, batch.subjects[:, :-1][begins])
 
 
-def optimisers(network: Demo) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for the embedding and the norms."""
+def optimisers(network: Demo, hint: nn.Linear) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for the embedding, the norms and the hint."""
     matrices = [weight for weight in network.layers.parameters() if weight.ndim == 2]
-    others = [network.embedding.weight, *(weight for weight in network.parameters() if weight.ndim == 1)]
+    norms = [weight for weight in network.parameters() if weight.ndim == 1]
     return [
         torch.optim.Muon(matrices, lr=0.012, momentum=0.95, weight_decay=0.02),
-        torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(
+            [network.embedding.weight, *norms, *hint.parameters()], lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0
+        ),
     ]
 
 
 def rate(step: int, steps: int) -> float:
     """Share of the full learning rate: a short rise, level, then down in a line to almost nothing."""
-    rise, fall = 40, int(steps * 0.45)
+    rise, fall = 60, int(steps * 0.6)
     return min((step + 1) / rise, 1.0, max((steps - step) / fall, 0.01))
 
 
 def train(rank: int, run: Run) -> None:
-    """Train one share of every batch; all shares add their gradients and so keep the same weights. Rank 0 saves."""
+    """Train on this worker's dialogues, meeting the others every `MEET` steps. Rank 0 reports and saves."""
     torch.manual_seed(run.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if run.workers > 1:
         torch.set_num_threads(1)
         distributed.init_process_group("gloo", init_method=f"file://{run.meeting}", rank=rank, world_size=run.workers)
-    vocabulary = Vocabulary(run.kept)
+    vocabulary, subjects = Vocabulary(run.kept), Subjects()
     network = Demo(CONFIG, len(vocabulary.kept)).to(device)
-    tools = optimisers(network)
+    hint = nn.Linear(CONFIG.dim, subjects.count).to(device)
+    tools = optimisers(network, hint)
     full = [[group["lr"] for group in tool.param_groups] for tool in tools]
+    stream = batches(run.seed + 1_000 * rank, run.size, vocabulary, subjects)
     points, read, start = [], 0, time.monotonic()
-    for step, (rows, mask) in zip(range(run.steps), batches(run.seed, run.size, vocabulary), strict=False):
+    for step, made in zip(range(run.steps), stream, strict=False):
         for tool, rates in zip(tools, full, strict=True):
             for group, top in zip(tool.param_groups, rates, strict=True):
                 group["lr"] = top * rate(step, run.steps)
-        mine = slice(rank, None, run.workers)
+        batch = Batch(made.rows.to(device), made.written.to(device), made.subjects.to(device))
         with torch.autocast(device, torch.bfloat16):
-            loss = loss_of(network, rows[mine].to(device), mask[mine].to(device), int(mask[:, 1:].sum()))
-        loss.backward()
-        shown = shared(network, loss.detach(), run.workers)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            words, subject = losses(network, hint, batch)
+        (words + HINT * subject).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         for tool in tools:
             tool.step()
             tool.zero_grad()
-        read += rows.numel()
-        if rank == 0:
-            if step % 10 == 0 or step == run.steps - 1:
-                spent = time.monotonic() - start
-                points.append((step, shown))
-                print(f"step {step} loss {shown:.4f} {read / spent:.0f} tokens/s {spent:.0f} s", flush=True)
-            if step % 100 == 99 or step == run.steps - 1:
-                facts = {"seed": run.seed, "steps": step + 1, "dialogues": (step + 1) * run.size, "tokens": read}
-                save(network, vocabulary, facts, run.out)
+        last = step == run.steps - 1
+        if run.workers > 1 and (step % MEET == MEET - 1 or last):
+            average([*network.parameters(), *hint.parameters()], run.workers)
+        read += batch.rows.numel() * run.workers
+        if rank == 0 and (step % 20 == 0 or last):
+            points.append((step, words.item()))
+            spent = time.monotonic() - start
+            shown = f"step {step} loss {words.item():.4f} subject {subject.item():.4f}"
+            print(f"{shown} {read / spent:.0f} tokens/s {spent:.0f} s", flush=True)
+        if rank == 0 and (step % 100 == 99 or last):
+            dialogues = (step + 1) * run.size * run.workers
+            save(network, vocabulary, {"seed": run.seed, "steps": step + 1, "dialogues": dialogues}, run.out)
     if rank == 0 and run.curve:
         draw(points, run.curve)
 
 
-def shared(network: Demo, loss: Tensor, workers: int) -> float:
-    """Add up the gradients of all shares in place; returns the loss of the whole batch."""
-    if workers == 1:
-        return loss.item()
-    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-    flat = torch.cat([*(gradient.flatten() for gradient in gradients), loss.reshape(1)])
+@torch.no_grad()
+def average(weights: list[Tensor], workers: int) -> None:
+    """Replace every worker's weights by their mean."""
+    flat = torch.cat([weight.flatten() for weight in weights])
     distributed.all_reduce(flat)
+    flat /= workers
     at = 0
-    for gradient in gradients:
-        gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient))
-        at += gradient.numel()
-    return flat[-1].item()
+    for weight in weights:
+        weight.copy_(flat[at : at + weight.numel()].view_as(weight))
+        at += weight.numel()
 
 
 def save(network: Demo, vocabulary: Vocabulary, facts: dict[str, int], out: Path) -> None:
@@ -199,12 +253,8 @@ def save(network: Demo, vocabulary: Vocabulary, facts: dict[str, int], out: Path
 
 def draw(points: list[tuple[int, float]], target: Path) -> None:
     """The loss curve as a picture."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 3.5))
+    figure = Figure(figsize=(7, 3.5))
+    axes = figure.subplots()
     axes.plot([step for step, _ in points], [loss for _, loss in points], linewidth=1)
     axes.set_yscale("log")
     axes.set_xlabel("step")
@@ -216,10 +266,10 @@ def draw(points: list[tuple[int, float]], target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo model.")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=72)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each; 1 with a GPU")
+    parser.add_argument("--workers", type=int, default=3, help="processes of one thread each; 1 with a GPU")
     parser.add_argument("--out", type=Path, default=Path("training/out/demo.pt"))
     parser.add_argument("--curve", type=Path)
     arguments = parser.parse_args()
