@@ -8,7 +8,7 @@ import time
 
 import httpx
 import pytest
-from conftest import asking, pace, until
+from conftest import Pace, asking, until
 
 from cierzo.api import gate, wire
 from cierzo.engines.script import Reply, Wait
@@ -44,14 +44,15 @@ def request(server, path, body):
 def test_leaving_stops_the_engine(live, reply):
     server = live(Scripted(reply))
     slowest = 0.0
-    for path, body in ROUTES:
-        connection = request(server, path, body)
-        until(lambda: server.engine.running == 1)
-        time.sleep(0.05)
-        connection.close()
-        slowest = max(slowest, until(lambda: server.engine.running == 0))
+    with Pace() as pace:
+        for path, body in ROUTES:
+            connection = request(server, path, body)
+            until(lambda: server.engine.running == 1)
+            time.sleep(0.05)
+            connection.close()
+            slowest = max(slowest, until(lambda: server.engine.running == 0))
     print(f"\n{len(ROUTES)} clients left; the engine was free after at most {slowest:.3f} s")
-    assert slowest < WITHIN * pace()
+    assert slowest < WITHIN * pace.factor
     assert server.engine.stopped == len(ROUTES)
     assert 'cierzo_replies_total{reason="cancelled"} 8.0' in server.get("/metrics").text
 
@@ -61,7 +62,9 @@ def test_leaving_before_the_first_byte(live):
     for path, body in ROUTES:
         request(server, path, body).close()
     time.sleep(0.5)
-    assert until(lambda: server.engine.running == 0 and not server.work.running) < WITHIN * pace()
+    with Pace() as pace:
+        seconds = until(lambda: server.engine.running == 0 and not server.work.running)
+    assert seconds < WITHIN * pace.factor
 
 
 def test_a_reader_that_reads_nothing_loses_its_answer(live, monkeypatch):

@@ -7,7 +7,7 @@ import json
 
 import openai
 import pytest
-from conftest import asking, data_of, pace, until
+from conftest import Pace, asking, data_of, until
 
 from cierzo.engines.script import Reply
 from cierzo.engines.scripted import Scripted
@@ -223,7 +223,9 @@ async def test_cancelling_stops_the_engine(live):
         await asyncio.sleep(0.3)
         whole.cancel()
         await asyncio.wait([whole])
-    assert until(lambda: server.engine.running == 0) < pace()
+    with Pace() as pace:
+        seconds = until(lambda: server.engine.running == 0)
+    assert seconds < pace.factor
     assert server.engine.stopped == 2
 
 
