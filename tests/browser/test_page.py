@@ -167,6 +167,7 @@ def test_an_error_is_one_sentence_and_the_question_comes_back(serve: Serve, visi
     expect(person.status).to_have_text("No answer: the model needs 5 GB and 1 GB is free: choose a smaller one.")
     expect(person.box).to_have_value("¿estás?")
     expect(person.questions).to_have_count(0)
+    person.rest()
     person.box.press("Enter")
     expect(person.status).to_have_text("The answer broke off: the engine's process ended: ask again.")
     expect(person.answers.last).to_have_text("Mi ingrediente")
@@ -190,6 +191,7 @@ def test_a_question_that_cannot_be_asked_stays_in_the_box(serve: Serve, visit: V
     person.say(text)
     expect(person.status).to_contain_text(sentence)
     expect(person.questions).to_have_count(0)
+    person.rest()
     assert person.box.input_value() == text
     assert person.ask("corta") == "bien"
 
@@ -198,8 +200,8 @@ def test_an_answer_without_a_word_is_said(serve: Serve, visit: Visit) -> None:
     person = visit(serve(Scripted([Finish("eos_token")], "ahora sí")))
     person.say("¿y?")
     expect(person.status).to_contain_text("without a word")
-    expect(person.box).to_have_value("¿y?")
     person.rest()
+    expect(person.box).to_have_value("¿y?")
     assert person.ask("¿y?") == "ahora sí"
 
 
