@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from person import Person, Serve, Visit
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
 from cierzo.chat import Chat
 from cierzo.engines.base import Engine
@@ -41,6 +41,7 @@ def chromium() -> str:
     scope="module"
 )  # while it lives an event loop runs in this thread, in which no other test could run one
 def playwright() -> Iterator[Playwright]:
+    expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong; what has to be quick says so itself
     with sync_playwright() as running:
         yield running
 

@@ -41,7 +41,7 @@ class Person:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.goto(address)
         self.examples = page.locator("#conversation .example")
-        expect(self.examples).to_have_count(4, timeout=30_000)
+        expect(self.examples).to_have_count(4, timeout=60_000)
         page.evaluate(RECORD)
         self.box = page.locator("#box textarea")
         self.questions = page.get_by_test_id("user")
@@ -61,7 +61,7 @@ class Person:
         """Send it, wait for the whole answer and return it."""
         before = self.answers.count()
         self.say(text)
-        expect(self.answers).to_have_count(before + 1, timeout=30_000)
+        expect(self.answers).to_have_count(before + 1, timeout=60_000)
         self.rest()
         return self.answers.last.inner_text().strip()
 
