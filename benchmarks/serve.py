@@ -113,14 +113,15 @@ async def model(rounds: int) -> None:
     """Compare the wire with the engine alone, in turns, since the machine is not ours alone."""
     found = catalog.find("cierzo-demo", Settings.load().home)
     assert found.path is not None, "the demo model is not in this checkout"
-    sampling = Sampling(temperature=1.0, max_new_tokens=256, seed=1, alternatives=5)
+    hot = 3.0  # so hot that the end token hardly ever comes: every answer has its 256 tokens
+    sampling = Sampling(temperature=hot, max_new_tokens=256, top_p=1.0, seed=1, alternatives=5)
     chat = Chat(LlamaCpp(found, slots=8))
-    parameters = {"max_new_tokens": 256, "do_sample": True, "seed": 1, "details": True, "top_n_tokens": 5}
+    parameters = {"max_new_tokens": 256, "temperature": hot, "seed": 1, "details": True, "top_n_tokens": 5}
     roads = {
         "TGI": ("/generate_stream", {"inputs": PROMPT, "parameters": parameters}),
         "OpenAI": (
             "/v1/completions",
-            {"prompt": PROMPT, "max_tokens": 256, "seed": 1, "stream": True, "logprobs": 5},
+            {"prompt": PROMPT, "max_tokens": 256, "temperature": hot, "seed": 1, "stream": True, "logprobs": 5},
         ),
     }
     os.environ["CIERZO_SLOTS"] = "8"
