@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help chat test check format bench screenshots system clean
+.PHONY: help chat test faults check format bench screenshots system clean
 
 help:
 	@echo "make chat         set everything up and open the chat in the browser"
 	@echo "make test         set everything up and run all tests"
+	@echo "make faults       the tests with killed processes, many more rounds of them"
 	@echo "make check        format, lint, strict types, import floors"
 	@echo "make format       put the code into the project's format"
 	@echo "make bench        the speed figures, as ratios measured in one run"
@@ -23,6 +24,9 @@ chat: $(VENV)/.installed
 
 test: $(VENV)/.dev system
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/.dev system
+	CIERZO_FAULT_ROUNDS=100 $(BIN)/python -m pytest -s tests/contract/test_faults.py $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -38,12 +42,18 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/prefix.py
 	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/serve.py
 
 screenshots: $(VENV)/.dev system
 	$(BIN)/python docs/screenshots.py
 
-# The browser that the page's tests need. Where it cannot be installed those tests are skipped, by name.
+# The browser and the database that some tests need. Where they cannot be installed those tests are skipped, by name.
 system:
+	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; \
+	else echo "no PostgreSQL here: the tests on it will be skipped (install Debian's package postgresql)"; fi
 	@if command -v chromium >/dev/null || [ -n "$$CIERZO_CHROMIUM" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \

@@ -23,6 +23,7 @@ FLOORS = {
     "errors": 0,
     "messages": 1,
     "settings": 1,
+    "telemetry": 2,
     "gguf_header": 1,
     "downloads": 1,
     "templates": 1,
@@ -30,7 +31,10 @@ FLOORS = {
     "catalog": 2,
     "engines.base": 2,
     "engines": 3,
+    "store": 3,
+    "listening": 2,
     "chat": 5,
+    "api": 6,
     "page": 6,
     "terminal": 6,
     "app": 7,
@@ -43,6 +47,7 @@ FLOORS = {
 # Our own imports inside functions: only of optional, heavy parts that most runs never need.
 LATE_IMPORTS = {
     ("app", "cierzo.page"): "the page needs gradio, which takes seconds to import",
+    ("app", "cierzo.api"): "the API needs fastapi, and most commands do not",
 }
 
 LONGEST_FILE = 400

@@ -47,3 +47,15 @@ def serve_page(settings: Settings, *, open_browser: bool) -> None:
     from cierzo.page import serve  # noqa: PLC0415 - gradio takes seconds to import, and only the page needs it
 
     serve(open_chat(settings), settings, open_browser=open_browser)
+
+
+def serve_api(settings: Settings) -> None:
+    """Serve the API, without the page, until Ctrl+C or SIGTERM.
+
+    Raises:
+        BadSetting: The address is taken, or other machines could reach it and ``insecure`` is not set.
+        CierzoError: What `open_engine` raises.
+    """
+    from cierzo.api import serve  # noqa: PLC0415 - fastapi takes half a second to import, and only servers need it
+
+    serve(open_chat(settings), settings)

@@ -12,7 +12,7 @@ from cierzo.errors import EngineDied
 from cierzo.messages import Finish, Message, Prompt, Sampling, Token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from cierzo.engines.base import Engine
     from cierzo.messages import StreamEvent
@@ -119,9 +119,24 @@ class Chat:
             CierzoError: What `prompt` or the engine raise.
         """
         prompt = await self.prompt(messages, sampling, options=options)
-        async with aclosing(self.engine.stream(prompt, sampling)) as events:
+        async with aclosing(self.stream_prompt(prompt, sampling)) as events:
             async for event in events:
                 yield event
+
+    async def raw(self, text: str | Sequence[int]) -> Prompt:
+        """Make a prompt of a string that has its control tokens already, or of token ids.
+
+        Raises:
+            PromptTooLong: It does not fit the model's window.
+            BadText: It is empty, or not Unicode text, or an id is not in the vocabulary.
+        """
+        info = self.engine.describe()
+        make: Callable[..., Prompt] = prompts.raw if isinstance(text, str) else prompts.of_ids
+        return await asyncio.to_thread(make, text, info.template, context=info.context)
+
+    def stream_prompt(self, prompt: Prompt, sampling: Sampling = DEFAULT_SAMPLING) -> AsyncGenerator[StreamEvent, None]:
+        """Yield what `stream` yields, for a prompt that is made already. Raises what the engine raises."""
+        return self.engine.stream(prompt, sampling)
 
     async def answer(
         self,
@@ -144,6 +159,11 @@ class Chat:
                 elif isinstance(event, Finish):
                     return Answer("".join(token.text for token in tokens), tuple(tokens), event, prompt)
         raise EngineDied("the engine's answer ended without saying why: ask again")
+
+    @property
+    def engine_restarts(self) -> int:
+        """How many times the engine's process was started again, if it has one."""
+        return int(getattr(self.engine, "restarts", 0))
 
     async def start(self) -> None:
         """Begin to load the model, if the engine can do that ahead. Returns at once."""

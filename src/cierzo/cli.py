@@ -27,6 +27,7 @@ COMMANDS = {
     "chat": ("cierzo.terminal.chat", "Talk in the terminal."),
     "prompt": ("cierzo.terminal.prompt", "Print exactly what the model is given."),
     "tokens": ("cierzo.terminal.tokens", "Print an answer with every token's probability."),
+    "serve": ("cierzo.terminal.serve", "Serve the API of OpenAI and of TGI, without the page."),
     "models": ("cierzo.terminal.models", "Which models there are; download one."),
     "doctor": ("cierzo.terminal.doctor", "What is installed, what is wrong, and what to do."),
 }
@@ -74,7 +75,7 @@ def cierzo(ctx: click.Context, /, no_open: bool, **flags: Any) -> None:
 
     Without a command, the chat opens in the browser. Settings also come from CIERZO_* variables and from cierzo.toml.
     """
-    doors = importlib.import_module("cierzo.terminal.flags").Doors(_open_chat, VERSION, flags)
+    doors = importlib.import_module("cierzo.terminal.flags").Doors(_open_chat, VERSION, flags, _serve_api)
     ctx.obj = doors
     if ctx.invoked_subcommand is None:
         importlib.import_module("cierzo.app").serve_page(doors.settings({}), open_browser=not no_open)
@@ -82,6 +83,10 @@ def cierzo(ctx: click.Context, /, no_open: bool, **flags: Any) -> None:
 
 def _open_chat(settings: Settings) -> Any:
     return importlib.import_module("cierzo.app").open_chat(settings)
+
+
+def _serve_api(settings: Settings) -> None:
+    importlib.import_module("cierzo.app").serve_api(settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

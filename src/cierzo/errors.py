@@ -15,11 +15,15 @@ CierzoError                 something went wrong; the sentence says what and wha
 │   ├── EngineDied          its process ended or hung while it was answering
 │   ├── EngineRefused       it answered the request with an error of its own
 │   └── EngineMissing       the engine's library cannot be loaded on this machine (503)
+├── NotFound                no conversation, message or answer of that id is yours (404, exit 2)
+├── Conflict                the id stands for something else, or somebody was faster (409)
 ├── Overloaded              every place in the queue is taken; try later          (429)
+├── StoreUnavailable        the database does not answer now; try later           (503)
+├── StoreUnusable           the database is damaged, foreign or newer than this program (500)
 └── HomeNotWritable         CIERZO_HOME cannot be written                         (500)
 
-What comes from outside (httpx, llama.cpp, huggingface_hub, the system) is translated into one of these where
-it enters; no face ever sees another class.
+What comes from outside (httpx, llama.cpp, huggingface_hub, SQLAlchemy, the system) is translated into one of these
+where it enters; no face ever sees another class.
 """
 
 from __future__ import annotations
@@ -136,6 +140,37 @@ class Overloaded(CierzoError):
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class NotFound(CierzoError):
+    """Nothing of that id exists, or it belongs to somebody else: the two look the same from outside."""
+
+    status = 404
+    exit_code = 2
+
+
+class Conflict(CierzoError):
+    """The same id was used for something else, or the thing has changed since it was read: read it again."""
+
+    status = 409
+
+
+class StoreUnavailable(CierzoError):
+    """The database does not answer at the moment. What was acknowledged before is safe.
+
+    Args:
+        retry_after: Seconds after which it is worth asking again.
+    """
+
+    status = 503
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StoreUnusable(CierzoError):
+    """The database is damaged, is something else than Cierzo's, or was written by a newer Cierzo."""
 
 
 class HomeNotWritable(CierzoError):

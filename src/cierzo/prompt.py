@@ -28,6 +28,7 @@ __all__ = [
     "build",
     "decode",
     "format_prompt",
+    "of_ids",
     "raw",
     "template",
     "token_text",
@@ -135,6 +136,29 @@ def raw(text: str, template: str | Template, *, context: int | None = None) -> P
     if context is not None and len(prompt) > context - 1:
         raise PromptTooLong(len(prompt), context - 1)
     return prompt
+
+
+def of_ids(ids: Sequence[int], template: str | Template, *, context: int | None = None) -> Prompt:
+    """Make a prompt of token ids, exactly as they are: nothing is put before them.
+
+    Raises:
+        BadText: There are none, or one is not in the vocabulary.
+        PromptTooLong: They have no room in the window.
+
+    Example:
+        >>> of_ids([1, 3, 16127, 4], "v3").text
+        '<s>[INST] Hi[/INST]'
+    """
+    known = codec(_named(template))
+    if not ids:
+        raise BadText("the prompt is empty: give at least one token id")
+    for token in ids:
+        if not 0 <= token < known.template.vocabulary:
+            raise BadText(f"there is no token {token}: the vocabulary has 0 to {known.template.vocabulary - 1}")
+    if context is not None and len(ids) > context - 1:
+        raise PromptTooLong(len(ids), context - 1)
+    pieces = tuple(_pieces(known, "system", tuple(ids)))
+    return Prompt(pieces, "raw", leading_space=known.template.leading_space and _asks(known, pieces[-1]))
 
 
 def format_prompt(message: str, history: Iterable[Sequence[str]]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from cierzo.errors import BadSetting, HomeNotWritable
@@ -42,9 +42,16 @@ class Settings(BaseSettings):
     insecure: bool = Field(
         default=False, description="allow an address that other machines can reach, without accounts"
     )
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        description="where conversations are kept: empty for a SQLite file in home, or postgresql://USER:PASSWORD@HOST/NAME",
+    )
     slots: int = Field(4, ge=1, le=64, description="answers that the embedded engine writes at the same time")
     context: int = Field(0, ge=0, le=1_048_576, description="tokens of the model's window to use; 0 takes what fits")
     threads: int = Field(0, ge=0, le=512, description="processor threads of the embedded engine; 0 chooses")
+    grace: float = Field(
+        20, ge=0, le=3600, description="seconds that running answers get to finish when `cierzo serve` is told to end"
+    )
     log: Literal["debug", "info", "warning", "error"] = Field("warning", description="least level that is logged")
 
     @field_validator("home")

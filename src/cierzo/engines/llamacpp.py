@@ -130,6 +130,11 @@ class LlamaCpp:
         """Begin to load the model, and return at once. What goes wrong is raised by `stream`."""
         self._supervisor.start()
 
+    @property
+    def restarts(self) -> int:
+        """How many times the process was loaded again."""
+        return max(0, self._supervisor.starts - 1)
+
     async def close(self) -> None:
         """End the process. Running answers end with `EngineDied`. May be called twice."""
         await self._supervisor.close()

@@ -293,7 +293,7 @@ class Supervisor:
         self._silent = silent
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
-        self.failures = 0
+        self.failures = self.starts = 0
         self.current: Running | None = None
         self.loading: Running | None = None
         self.error: CierzoError | None = None
@@ -325,6 +325,7 @@ class Supervisor:
                 running = self.loading = Running(self._launch())
                 began = time.monotonic()
                 await running.load()
+                self.starts += 1
                 self.load_seconds = time.monotonic() - began
                 self.current, self.loading, deaths = running, None, 0
                 self._tell()

@@ -40,11 +40,13 @@ class Doors:
         open_chat: Makes a chat of the settings; nothing is loaded yet.
         version: Cierzo's own.
         flags: Settings that were said before the command, such as ``--model`` in ``cierzo --model x ask``.
+        serve_api: Serves the API until it is told to end.
     """
 
     open_chat: Callable[[Settings], Chat]
     version: str = ""
     flags: dict[str, Any] = field(default_factory=dict)
+    serve_api: Callable[[Settings], None] | None = None
 
     def settings(self, flags: Mapping[str, Any]) -> Settings:
         """Read the settings; of two flags the later one counts.

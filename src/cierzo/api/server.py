@@ -1,0 +1,181 @@
+"""Puts the API together and serves it: one address, one model, and an end that cuts nobody off who can still finish."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from cierzo.api import openai, ops, tgi
+from cierzo.api.gate import Gate, PatientOnce
+from cierzo.api.openai_types import ChatChunk, CompletionAnswer
+from cierzo.api.tgi_types import StreamEvent
+from cierzo.api.wire import VERSION, Refusal
+from cierzo.api.work import Work
+from cierzo.listening import address_of, ending_quietly, listen, refuse_strangers
+from cierzo.telemetry import JsonLines, Telemetry
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Callable
+
+    from cierzo.chat import Chat
+    from cierzo.settings import Settings
+
+MOST_CONNECTIONS = 1024
+LAST_SECOND = 1
+"""Seconds that connections get after the grace, to carry away what was said to them."""
+
+_TITLE = "Cierzo"
+_WORDS = """Chat with Mistral models, with nothing hidden.
+
+The routes of OpenAI's API and of Text Generation Inference, on one model. `docs/api.md` has examples, and every
+place where something is refused or ignored."""
+
+
+def application(work: Work, *, host: str = "127.0.0.1", slots: int = 1) -> Gate:
+    """Make the application, with its gate before it.
+
+    Args:
+        work: The answers. Its chat is started and closed with the application.
+        host: The address that is listened on, for the gate.
+        slots: Answers that the engine writes at the same time, for the metrics.
+    """
+
+    @contextlib.asynccontextmanager
+    async def life(_app: FastAPI) -> AsyncIterator[None]:
+        await work.chat.start()
+        try:
+            yield
+        finally:
+            await work.chat.close()
+
+    app = FastAPI(
+        title=_TITLE,
+        version=VERSION,
+        description=_WORDS,
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    routers = (openai.router(work), tgi.router(work), ops.router(work))
+    for router in routers:
+        app.include_router(router)
+
+    @app.exception_handler(HTTPException)
+    async def nothing_here(request: Request, error: HTTPException) -> Response:
+        path = request.scope["path"]
+        sentence = {404: f"there is nothing at {path[:100]}", 405: f"{path[:100]} does not take {request.method}"}
+        headers = dict(error.headers or {})
+        refusal = refused(path, error.status_code, sentence.get(error.status_code, str(error.detail)))
+        return Refusal(refusal.status, refusal.body, headers).response()
+
+    _measure(work, slots)
+    _describe(app)
+    routes = frozenset(route.path for router in routers for route in router.routes if isinstance(route, APIRoute))
+    return Gate(app, host, telemetry=work.telemetry, refuse=refused, ending=lambda: work.draining, routes=routes)
+
+
+def refused(path: str, status: int, sentence: str) -> Refusal:
+    """Word a refusal as the family of routes does to which a path belongs."""
+    return openai.refused(status, sentence) if path.startswith("/v1") else tgi.refused(status, sentence)
+
+
+def _describe(app: FastAPI) -> None:
+    """Put the events of streams into the description, which FastAPI does not know of."""
+    described = app.openapi()
+    for model in (ChatChunk, CompletionAnswer, StreamEvent):
+        schema = model.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+        parts = {**schema.pop("$defs", {}), model.__name__: schema}
+        for name, part in parts.items():
+            described["components"]["schemas"].setdefault(name, part)
+
+
+def _measure(work: Work, slots: int) -> None:
+    gauge = work.telemetry.gauge
+    gauge("cierzo_slots", "Answers that the engine writes at the same time.", lambda: slots)
+    gauge("cierzo_replies_running", "Answers under way that have a slot.", lambda: work.running)
+    gauge("cierzo_queue_depth", "Answers that wait for a slot.", lambda: work.queued)
+    gauge("cierzo_engine_restarts", "Times that the engine was started again.", lambda: work.chat.engine_restarts)
+
+
+class Server(uvicorn.Server):
+    """A uvicorn that says when it is open, and that lets answers finish when it ends.
+
+    Args:
+        work: The answers that it serves.
+        settings: Where to listen, and how long to wait at the end.
+        announce: Called once, when requests are taken.
+    """
+
+    def __init__(self, work: Work, settings: Settings, announce: Callable[[], None]) -> None:
+        self._work, self._grace, self._announce = work, settings.grace, announce
+        super().__init__(
+            uvicorn.Config(
+                application(work, host=settings.host, slots=settings.slots),
+                http=PatientOnce,
+                ws="none",
+                lifespan="on",
+                log_level="error",
+                access_log=False,  # the gate logs requests, without what stands in their addresses
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=MOST_CONNECTIONS,
+                timeout_graceful_shutdown=LAST_SECOND,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse what is new, let finish what runs, cut what has not finished by then; then end."""
+        drain = asyncio.ensure_future(self._work.drain(self._grace))
+        while not drain.done() and not self.force_exit:
+            await asyncio.wait([drain], timeout=0.1)
+        drain.cancel()
+        if self.force_exit:
+            self._work.cut()
+            self.force_exit = False  # the lifespan ends in order: the engine's process is to be told
+        await super().shutdown(sockets)
+
+
+def serve(chat: Chat, settings: Settings) -> None:
+    """Serve the API until Ctrl+C or SIGTERM, printing its address when it takes requests.
+
+    Args:
+        chat: What answers. It is closed at the end.
+        settings: Where to listen.
+
+    Raises:
+        BadSetting: The address cannot be used, or other machines could reach it and that was not allowed.
+    """
+    refuse_strangers(settings)
+    _log_as_json(settings.log)
+    listening = listen(settings.host, settings.port)
+    address = address_of(settings.host, listening.getsockname()[1])
+
+    def announce() -> None:
+        print(f"Cierzo's API is at {address} — press Ctrl+C to end", flush=True)  # noqa: T201 - this is its output
+
+    with listening, contextlib.suppress(KeyboardInterrupt), ending_quietly():
+        Server(Work(chat, Telemetry()), settings, announce).run(sockets=[listening])
+
+
+def _log_as_json(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    log = logging.getLogger("cierzo")
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel(level.upper())

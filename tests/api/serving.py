@@ -1,0 +1,138 @@
+"""The API on a real socket, in a thread of its own, on any engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+from cierzo import catalog
+from cierzo.api.server import Server
+from cierzo.api.work import Work
+from cierzo.chat import Chat
+from cierzo.engines.llamacpp import LlamaCpp
+from cierzo.engines.script import Reply
+from cierzo.engines.scripted import Scripted
+from cierzo.listening import listen
+from cierzo.settings import Settings
+from cierzo.telemetry import Telemetry
+
+JSON = {"Content-Type": "application/json"}
+
+
+class Live:
+    """A server that runs. Close it, or let the fixture do so."""
+
+    def __init__(self, engine, **options):
+        grace = options.pop("grace", 1.0)
+        self.engine = engine
+        self.work = Work(Chat(engine), Telemetry(), **options)
+        self.socket = listen("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        opened = threading.Event()
+
+        def announce():
+            self.loop = asyncio.get_running_loop()
+            opened.set()
+
+        self.server = Server(self.work, Settings.load({"port": 0, "grace": grace}), announce)
+        self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
+        self.thread.start()
+        assert opened.wait(20)
+
+    def post(self, path, body, **more):
+        return httpx.post(self.url + path, json=body, timeout=60, **more)
+
+    def get(self, path, **more):
+        return httpx.get(self.url + path, timeout=60, **more)
+
+    def close(self):
+        self.server.should_exit = True
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+        self.socket.close()
+
+
+class Pace:
+    """How many times slower than a free machine this one is, 1 at least, while the block runs.
+
+    Bounds in seconds are stretched by it: on a machine that others use too, they would tell of those others.
+    """
+
+    def __enter__(self):
+        self.factor = 1.0
+        self._over = False
+        self._thread = threading.Thread(target=self._measure)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over = True
+        self._thread.join()
+
+    def _measure(self):
+        while True:
+            began = time.monotonic()
+            subprocess.run([sys.executable, "-c", "import asyncio"], check=True)
+            self.factor = max(self.factor, (time.monotonic() - began) / 0.15)
+            if self._over:
+                return
+
+
+def until(condition, seconds=30.0):
+    """Wait for a condition; return how long it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "it never happened"
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+def asking(text="Hola", **more):
+    return {"messages": [{"role": "user", "content": text}], **more}
+
+
+def data_of(text):
+    """The payloads of an event stream, in order, comments left out."""
+    blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
+    assert all(block.startswith("data: ") and "\n" not in block for block in blocks)
+    return [block.removeprefix("data: ") for block in blocks]
+
+
+@pytest.fixture
+def live():
+    """Make servers that are closed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(engine, **options):
+            server = Live(engine, **options)
+            stack.callback(server.close)
+            return server
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def echo():
+    """One server for all tests that only look at what it refuses; it repeats the question."""
+    server = Live(Scripted(Reply.of("Hola.")))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The demo model behind the API; one answer at a time, so that the same seed gives the same answer."""
+    model = catalog.find("cierzo-demo", Settings.load().home)
+    if model.path is None:
+        pytest.skip("the demo model is not in this checkout")
+    server = Live(LlamaCpp(model, slots=1, threads=1))
+    until(lambda: server.get("/ready").json()["status"] == "ready", 60)
+    yield server
+    server.close()

@@ -1,0 +1,183 @@
+"""Whatever an engine does, every answer has exactly one end that the client can see."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import httpx
+import pytest
+from serving import asking, data_of
+
+from cierzo.engines.script import Reply, Wait
+from cierzo.engines.scripted import Scripted
+from cierzo.errors import EngineDied, EngineMissing, EngineRefused, ModelUnreadable, NotEnoughMemory, Overloaded
+from cierzo.messages import Finish, Phase, Token
+
+
+class Bad:
+    """An engine whose stream is any asynchronous generator."""
+
+    def __init__(self, said):
+        self.said = said
+        self.open = 0
+
+    def describe(self):
+        return Scripted().describe()
+
+    async def stream(self, prompt, sampling):
+        self.open += 1
+        try:
+            async with contextlib.aclosing(self.said()) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self.open -= 1
+
+    async def close(self):
+        pass
+
+
+def steps(*said, **options):
+    return lambda: Scripted(Reply.of(list(said), **options))
+
+
+async def raises_foreign():
+    yield Token(5, "a")
+    raise ValueError("a secret of the user")
+
+
+async def raises_foreign_at_once():
+    raise KeyError("x")
+    yield
+
+
+async def says_nonsense():
+    yield Token(5, "a")
+    yield "what"
+
+
+async def never_a_number():
+    yield Token(5, "a", float("nan"))
+    yield Token(6, "b", float("-inf"))
+    yield Finish("eos_token", answer_tokens=2)
+
+
+def bad(said):
+    return lambda: Bad(said)
+
+
+FINE = Finish("eos_token", answer_tokens=1)
+FAULTS = {
+    "nothing at all": steps(disorder=True),
+    "phases only": steps(Phase("reading", 1, 2), disorder=True),
+    "ends without a finish": steps("a", "b", disorder=True),
+    "dies before the first token": steps(EngineDied("it died")),
+    "dies after the first token": steps("a", EngineDied("it died")),
+    "dies after a phase": steps(Phase("reading", 1, 2), EngineDied("it died")),
+    "dies after many tokens": steps(*["a"] * 300, EngineDied("it died")),
+    "refuses": steps(EngineRefused("it would not")),
+    "is missing": steps(EngineMissing("there is none")),
+    "has a broken model": steps(ModelUnreadable("broken")),
+    "has no memory": steps(NotEnoughMemory("none left")),
+    "is overloaded": steps(Overloaded("full", retry_after=1)),
+    "is overloaded in the middle": steps("a", Overloaded("full", retry_after=1)),
+    "hangs before the first token": steps(Wait()),
+    "hangs in the middle": steps("a", Wait()),
+    "says failed": steps("a", Finish("failed"), disorder=True),
+    "says stopped": steps("a", Finish("stopped"), disorder=True),
+    "raises something foreign": bad(raises_foreign),
+    "raises something foreign at once": bad(raises_foreign_at_once),
+    "says something that is no event": bad(says_nonsense),
+}
+ODD = {
+    "goes on after its finish": steps("a", FINE, "b", FINE, disorder=True),
+    "raises after its finish": steps("a", FINE, EngineDied("late"), disorder=True),
+    "a phase among the tokens": steps("a", Phase("reading", 1, 1), FINE, disorder=True),
+    "probabilities that are no numbers": bad(never_a_number),
+    "nothing but a finish": steps(Finish("eos_token"), disorder=True),
+}
+ROUTES = {
+    "openai chat": ("/v1/chat/completions", asking(logprobs=True, top_logprobs=1)),
+    "openai completions": ("/v1/completions", {"prompt": "Hi", "max_tokens": 1000, "logprobs": 1}),
+    "tgi": ("/generate_stream", {"inputs": "Hi", "parameters": {"details": True}}),
+    "tgi root": ("/", {"inputs": "Hi"}),
+}
+
+
+def body_of(route, *, stream):
+    path, body = ROUTES[route]
+    if path == "/generate_stream":
+        return (path if stream else "/generate"), body
+    return path, {**body, "stream": stream}
+
+
+def ends(route, events):
+    """Count the ends among the events of a stream."""
+    found = 0
+    for event in events:
+        if event == "[DONE]":
+            found += 1
+        else:
+            value = json.loads(event)
+            found += "error" in value or (route.startswith("tgi") and value["generated_text"] is not None)
+    return found
+
+
+def test_there_are_twenty():
+    assert len(FAULTS) == 20
+    print(f"\n{len(FAULTS)} faults and {len(ODD)} oddities x {len(ROUTES)} routes, streamed and whole")
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *ODD])
+def test_every_answer_has_one_end(live, fault):
+    server = live({**FAULTS, **ODD}[fault](), silence=0.5 if "hangs" in fault else 60)
+    for route in ROUTES:
+        path, body = body_of(route, stream=True)
+        answer = server.post(path, body)
+        if answer.status_code == 200:
+            events = data_of(answer.text)
+            assert ends(route, events) == 1, (route, events[-3:])
+            assert ends(route, events[-1:]) == 1, "the end is the last event"
+            failed = "error" in events[-1]
+        else:
+            assert answer.json()["error"]
+            failed = True
+        assert failed == (fault in FAULTS), (route, answer.text[-300:])
+        assert "secret" not in answer.text
+        path, body = body_of(route, stream=False)
+        whole = server.post(path, body)
+        assert (whole.status_code >= 400) == failed, (route, whole.text[:300])
+        assert whole.json()
+    assert server.work.running == 0
+    assert server.get("/health").status_code == 200
+    if isinstance(server.engine, Bad):
+        assert server.engine.open == 0
+    else:
+        assert server.engine.running == 0
+
+
+def test_the_server_ending_cuts_an_answer_with_an_error(live):
+    server = live(Scripted(Reply.of(["a"], repeat=True, delay=0.01)), grace=0.3)
+    with httpx.stream("POST", server.url + "/generate_stream", json={"inputs": "Hi"}, timeout=10) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        server.server.should_exit = True
+        said = [line for line in lines if line]
+    assert json.loads(said[-1].removeprefix("data: "))["error"].endswith("ask again when it is back")
+    assert server.engine.stopped == 1
+
+
+def test_no_more_than_so_many(live):
+    server = live(Scripted(Reply.of(["a"], repeat=True, delay=0.05)), most=2)
+    with (
+        httpx.stream("POST", server.url + "/generate_stream", json={"inputs": "Hi"}) as one,
+        httpx.stream("POST", server.url + "/generate_stream", json={"inputs": "Hi"}) as two,
+    ):
+        lines = [one.iter_lines(), two.iter_lines()]  # kept: a dropped one closes its connection
+        assert all(next(each) for each in lines)
+        refused = server.post("/v1/chat/completions", asking())
+        assert refused.status_code == 429
+        assert int(refused.headers["Retry-After"]) >= 1
+        metrics = server.get("/metrics").text
+        assert "cierzo_replies_running 2.0" in metrics
