@@ -49,7 +49,8 @@ def test_the_routes_are_all_there(schema):
                 assert {"400", "422", "429", "413"} <= set(described["responses"]), path
     streamed = paths["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
     assert set(streamed) == {"application/json", "text/event-stream"}
-    assert "[DONE]" in streamed["text/event-stream"]["schema"]["description"]
+    data = streamed["text/event-stream"]["schema"]["properties"]["data"]
+    assert {"const": "[DONE]"} in data["anyOf"]
     components = schema.raw_schema["components"]["schemas"]
     names = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(schema.raw_schema)))
     assert names <= set(components)

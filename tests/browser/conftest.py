@@ -15,7 +15,8 @@ from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
 from cierzo.chat import Chat
 from cierzo.engines.base import Engine
-from cierzo.page.server import Server, address_of, listen
+from cierzo.listening import address_of, listen
+from cierzo.page.server import Server
 from cierzo.page.shell import Page as Shell
 
 QUIET = (

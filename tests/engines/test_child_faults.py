@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import everything, first_token, greedy, our_children, prompt_of, until
+from driving import everything, first_token, greedy, our_children, prompt_of, until
 from test_llamacpp import words
 
 import cierzo

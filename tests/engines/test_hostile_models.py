@@ -9,7 +9,7 @@ import time
 
 import pytest
 import synthetic
-from conftest import everything, greedy, model_of, our_children, prompt_of
+from driving import everything, greedy, model_of, our_children, prompt_of
 
 from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.errors import CierzoError, EngineDied, ModelUnreadable

@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 import pytest
 import synthetic
-from conftest import everything, first_token, greedy, model_of, our_children, prompt_of, until
+from driving import everything, first_token, greedy, model_of, our_children, prompt_of, until
 
 from cierzo.engines import llamacpp, supervisor
 from cierzo.engines.llamacpp import LlamaCpp
@@ -62,8 +62,11 @@ async def test_phases_then_tokens_then_finish(engine):
     assert finish.reason == "length"
     assert finish.prompt_tokens == len(PROMPT)
     assert finish.seed is not None
+    assert any(token.logprob is not None for token in tokens)
     for token in tokens:
-        assert token.logprob is not None
+        if token.logprob is None:  # one of the bytes of a character: llama.cpp reports them with the last of them only
+            assert not token.text
+            continue
         assert token.logprob <= 0
         assert len(token.alternatives) == 3
         ranked = [alternative.logprob for alternative in token.alternatives]

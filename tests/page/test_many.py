@@ -11,7 +11,8 @@ import pytest
 from cierzo.chat import Chat
 from cierzo.engines.script import Reply
 from cierzo.engines.scripted import Scripted
-from cierzo.page.server import Server, address_of, listen
+from cierzo.listening import address_of, listen
+from cierzo.page.server import Server
 from cierzo.page.shell import Page
 
 PEOPLE = 45

@@ -20,7 +20,8 @@ import pytest
 from cierzo.chat import Chat
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import BadSetting
-from cierzo.page.server import address_of, listen, serve
+from cierzo.listening import address_of, listen
+from cierzo.page.server import serve
 from cierzo.settings import Settings
 
 SERVE = (

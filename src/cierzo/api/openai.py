@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from abc import ABC, abstractmethod
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -190,7 +191,7 @@ def _described(answer: type, chunk: type[BaseModel]) -> dict[int | str, dict[str
         f"With `stream`, server-sent events: each `data:` holds one {chunk.__name__}, or an OpenAIError that is the "
         "last event; otherwise the last one is `data: [DONE]`. Lines that begin with a colon keep the connection alive."
     )
-    content = described_stream(words, chunk, OpenAIError)
+    content = described_stream(words, chunk, OpenAIError, last="[DONE]")
     return {200: {"model": answer, "content": content, "description": "The answer. " + words}}
 
 
@@ -222,7 +223,7 @@ def _sampling(asked: Common, length: int, alternatives: int) -> Sampling:
     )
 
 
-class _Answer:
+class _Answer(ABC):
     """One answer of either route, as a stream or whole."""
 
     kind = chunk_kind = ""
@@ -278,14 +279,14 @@ class _Answer:
 
         return chunk
 
-    def choice(self, tokens: list[Token]) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def choice(self, tokens: list[Token]) -> dict[str, Any]: ...
 
-    def opening(self) -> dict[str, Any] | None:
-        raise NotImplementedError
+    @abstractmethod
+    def opening(self) -> dict[str, Any] | None: ...
 
-    def piece(self, token: Token | None) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def piece(self, token: Token | None) -> dict[str, Any]: ...
 
 
 class _Chat(_Answer):

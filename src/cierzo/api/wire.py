@@ -85,10 +85,16 @@ class ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
 
 
-def described_stream(words: str, chunk: type[BaseModel], error: type[BaseModel]) -> dict[str, Any]:
-    """Describe a stream for OpenAPI, event by event."""
+def described_stream(words: str, chunk: type[BaseModel], error: type[BaseModel], *, last: str = "") -> dict[str, Any]:
+    """Describe a stream for OpenAPI, event by event. ``last`` is the data of a last event that is no JSON, if any."""
     either = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in (chunk, error)]
-    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": either}}
+    data: dict[str, Any] = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"anyOf": either},
+    }
+    if last:
+        data = {"type": "string", "anyOf": [{"const": last}, data]}
     schema = {"type": "object", "properties": {"data": data}, "required": ["data"], "description": words}
     return {"text/event-stream": {"schema": schema}}
 

@@ -5,16 +5,14 @@ It reads ``scope["path"]`` and headers only, and knows nothing of chats.
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 
-from cierzo.settings import LOOPBACK
+from cierzo.listening import Names
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -65,8 +63,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, host: str) -> None:
         self.app = app
-        self._names = {*LOOPBACK, "::1", host.lower()}
-        self._anyhow = host not in LOOPBACK and not host.startswith("127.")
+        self._names = Names(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse it, or pass it on with a limit on what comes and headers on what goes."""
@@ -83,7 +80,7 @@ class Gate:
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if not self._known(host):
+        if not self._names.known(host):
             return PlainTextResponse("this address is not one of this page's: use the one that it printed\n", 400)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
@@ -94,16 +91,6 @@ class Gate:
         if not length.isdecimal() or int(length) > MOST_BODY:
             return _too_long()
         return None
-
-    def _known(self, host: str) -> bool:
-        """Whether a Host header names this page. A foreign name that leads here is how a web site gets in."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if name in self._names or name.endswith(".localhost"):
-            return True
-        return self._anyhow and (_is_address(name) or name in _own_names())
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         got = 0
@@ -146,16 +133,3 @@ def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
         await send(message)
 
     return sending
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _own_names() -> set[str]:
-    name = socket.gethostname().lower()
-    return {name, name.partition(".")[0], f"{name}.local"}

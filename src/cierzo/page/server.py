@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
-import signal
 import socket
 import threading
 import webbrowser
@@ -19,13 +16,13 @@ from fastapi.middleware.cors import CORSMiddleware
 from gradio.routes import App
 from starlette.routing import Mount
 
-from cierzo.errors import BadSetting
+from cierzo.listening import address_of, ending_quietly, listen, refuse_strangers
 from cierzo.page.gate import MOST_BODY, Gate
 from cierzo.page.shell import Page, stylesheet
 from cierzo.page.theme import theme
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from cierzo.chat import Chat
     from cierzo.settings import Settings
@@ -47,11 +44,7 @@ def serve(chat: Chat, settings: Settings, *, open_browser: bool) -> None:
     Raises:
         BadSetting: The address cannot be used, or other machines could reach it and that was not allowed.
     """
-    if not settings.is_loopback() and not settings.insecure:
-        raise BadSetting(
-            f"{settings.host} can be reached from other machines and the page asks for no password: "
-            "use 127.0.0.1, or say --insecure if everybody there may use it"
-        )
+    refuse_strangers(settings)
     listening = listen(settings.host, settings.port)
     address = address_of(settings.host, listening.getsockname()[1])
 
@@ -64,7 +57,7 @@ def serve(chat: Chat, settings: Settings, *, open_browser: bool) -> None:
         # The page is made inside the loop: outside of one, Gradio makes loops of its own and never closes them.
         await Server(Page(chat), settings.host, announce, log=settings.log).serve(sockets=[listening])
 
-    with listening, contextlib.suppress(KeyboardInterrupt), _ending_quietly():
+    with listening, contextlib.suppress(KeyboardInterrupt), ending_quietly():
         asyncio.run(serving())
 
 
@@ -139,52 +132,3 @@ def application(page: Page) -> FastAPI:
         css=stylesheet(),
     )
     return app
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Take the address.
-
-    Raises:
-        BadSetting: It is taken, not this machine's, or not allowed.
-    """
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError):
-        raise BadSetting(f"there is no address {host!r}: use 127.0.0.1") from None
-    try:
-        if os.name == "posix":  # on Windows this would let two programs share the port
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(place)
-        listening.listen(2048)
-    except OSError as refused:
-        listening.close()
-        raise BadSetting(_why_not(refused, host, port)) from None
-    return listening
-
-
-def address_of(host: str, port: int) -> str:
-    """Give the address that a person opens."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{name}:{port}"
-
-
-def _why_not(refused: OSError, host: str, port: int) -> str:
-    if refused.errno == errno.EADDRINUSE:
-        return f"port {port} is taken, perhaps by another Cierzo: choose one with --port, or any free one with --port 0"
-    if refused.errno == errno.EACCES:
-        return f"port {port} is kept for the system: choose one above 1023 with --port"
-    return f"cannot listen on {host} ({refused.strerror}): use 127.0.0.1"
-
-
-@contextlib.contextmanager
-def _ending_quietly() -> Iterator[None]:
-    """Let SIGTERM end the program with status 0. uvicorn sends itself the signal again once everything is closed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
