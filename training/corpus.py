@@ -19,10 +19,10 @@ from training.tokens import dialogue_ids
 _LATER = {"whats_my_name"}
 _FIRST = [name for name in INTENTS if name not in _LATER | {FALLBACK, "my_name"}]
 _SHARE_OTHER = 0.27
-_SHARE_NAME = 0.06
+_SHARE_NAME = 0.1
 
 # How the turns after the first continue, and how often.
-_NEXT = {"ellipsis": 28, "more": 24, "translate": 14, "shorter": 5, "again": 4, "new": 14, "other": 11}
+_NEXT = {"ellipsis": 25, "more": 27, "translate": 13, "shorter": 5, "again": 4, "new": 20, "other": 10}
 
 _LANGUAGE_WORDS = {"es": "to_es", "en": "to_en", "fr": "to_fr"}
 
@@ -58,7 +58,7 @@ def dialogues(seed: int, count: int) -> Iterator[Dialogue]:
 
 def _dialogue(rng: random.Random) -> Dialogue:
     lang = rng.choice(LANGUAGES)
-    length = rng.choices((1, 2, 3), weights=(62, 28, 10))[0]
+    length = rng.choices((1, 2, 3), weights=(52, 36, 12))[0]
     if rng.random() < _SHARE_NAME:
         turns = _named(rng, lang)
     else:
@@ -105,12 +105,15 @@ def _ellipsis(rng: random.Random, last: Turn) -> Turn:
 
 def _more(rng: random.Random, last: Turn) -> Turn:
     fact = INTENTS[last.topic]
+    told = not fact.more or last.answer == fact.more[last.lang]
     if last.topic == "ingredient" and rng.random() < 0.6:
         question = questions.phrase(rng, "think", last.lang)
-    else:
+    elif told:
         question = questions.phrase(rng, "more", last.lang)
+    else:
+        question = questions.deeper(rng, last.topic, last.lang)
     # Asked for more a second time, or where there is no second fact, the other wording is all there is.
-    if not fact.more or last.answer == fact.more[last.lang]:
+    if told:
         replies = fact.answers[last.lang] if fact.more or last.topic == "joke" else INTENTS["help"].answers[last.lang]
         answer = rng.choice([reply for reply in replies if reply != last.answer])
     else:
@@ -141,7 +144,7 @@ def _again(rng: random.Random, last: Turn) -> Turn:
 
 
 def _new(rng: random.Random, last: Turn) -> Turn:
-    polite = rng.random() < 0.5
+    polite = rng.random() < 0.3
     intent = rng.choice(("thanks", "bye", "ok", "compliment", "thanks")) if polite else _any_intent(rng, last.topic)
     return _asked(rng, intent, last.lang)
 
@@ -165,7 +168,7 @@ def names() -> list[str]:
 
 def _some_name(rng: random.Random) -> str:
     """A name from the list, or one made up of pieces of two, so that copying is learnt and not the list."""
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
         return rng.choice(names())
     first, second = rng.choice(names()), rng.choice(names())
     return first[: rng.randint(2, 4)] + second[rng.randint(1, 3) :].lower()

@@ -9,6 +9,12 @@ from training.facts import DATA, INTENTS
 from training.grammar import count, fill, lines, sample, sections
 from training.tokens import spm
 
+# How often a question is one of the sentences that were written one by one, not one made of parts.
+NATURAL = 0.45
+
+# Sections of follow-ups that were written one by one too.
+_FOLLOWING = {"more", "shorter", "again", "to_es", "to_en", "to_fr"}
+
 # Domains whose questions may end in "in a language model" and the like.
 _TECHNICAL = {"tokens", "sampling", "prompts", "architecture"}
 
@@ -35,6 +41,8 @@ class Bank:
     patterns: dict[str, list[str]]
     other: list[str]
     slots: dict[str, list[str]]
+    natural: dict[str, list[str]]
+    natural_other: list[str]
 
 
 @cache
@@ -49,6 +57,8 @@ def bank(lang: str) -> Bank:
         patterns=sections([DATA / f"patterns_{lang}.txt"]),
         other=[line for line in other_lines if not line.startswith("=")],
         slots=slots,
+        natural=sections([DATA / f"natural_{lang}.txt", DATA / f"natural_more_{lang}.txt"]),
+        natural_other=lines(DATA / f"natural_other_{lang}.txt"),
     )
 
 
@@ -71,6 +81,8 @@ def nouns(intent: str, lang: str) -> list[str]:
 def about(rng: random.Random, intent: str, lang: str) -> str:
     """A plain question about the intent, without noise."""
     source = bank(lang)
+    if rng.random() < NATURAL:
+        return sample(rng, rng.choice(source.natural[intent]))
     named = nouns(intent, lang)
     direct = [line for line in source.asked[intent] if not line.startswith("=")]
     if named and (not direct or rng.random() < 0.5):
@@ -101,7 +113,16 @@ def can_be_elliptic(intent: str) -> bool:
 
 def phrase(rng: random.Random, section: str, lang: str) -> str:
     """A line of one of the pattern sections: more, shorter, to_en, system."""
-    return sample(rng, _weighted(rng, bank(lang).patterns[section]))
+    source = bank(lang)
+    if section in _FOLLOWING and rng.random() < NATURAL:
+        return sample(rng, rng.choice(source.natural[section]))
+    return sample(rng, _weighted(rng, source.patterns[section]))
+
+
+def deeper(rng: random.Random, intent: str, lang: str) -> str:
+    """A follow-up that asks for the intent's second fact: in its own words, or in those that fit any."""
+    own = bank(lang).natural.get(f"{intent}.more", [])
+    return sample(rng, rng.choice(own)) if own and rng.random() < 0.5 else phrase(rng, "more", lang)
 
 
 @cache
@@ -115,6 +136,8 @@ def vocabulary_words() -> list[str]:
 def other(rng: random.Random, lang: str, strange: bool = True) -> str:
     """A question about something else; with `strange`, some of its words are any words at all."""
     source = bank(lang)
+    if strange and rng.random() < NATURAL:
+        return sample(rng, rng.choice(source.natural_other))
     slots = source.slots
     if strange and rng.random() < 0.45:
         slots = {name: [*words[:2], *(_words(rng) for _ in range(4))] for name, words in slots.items()}
