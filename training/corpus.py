@@ -5,6 +5,7 @@
 
 import argparse
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,10 @@ _LATER = {"whats_my_name"}
 _FIRST = [name for name in INTENTS if name not in _LATER | {FALLBACK, "my_name"}]
 _SHARE_OTHER = 0.27
 _SHARE_NAME = 0.1
+
+# Repeating words is asked for by few, but it is how the network learns to copy, which names need.
+_SHARE_REPEAT = 0.08
+REPEAT = "repeat"
 
 # How the turns after the first continue, and how often.
 _NEXT = {"ellipsis": 25, "more": 27, "translate": 13, "shorter": 5, "again": 4, "new": 20, "other": 10}
@@ -59,8 +64,11 @@ def dialogues(seed: int, count: int) -> Iterator[Dialogue]:
 def _dialogue(rng: random.Random) -> Dialogue:
     lang = rng.choice(LANGUAGES)
     length = rng.choices((1, 2, 3), weights=(52, 36, 12))[0]
-    if rng.random() < _SHARE_NAME:
+    kind = rng.random()
+    if kind < _SHARE_NAME:
         turns = _named(rng, lang)
+    elif kind < _SHARE_NAME + _SHARE_REPEAT:
+        turns = [_repeated(rng, lang)]
     else:
         turns = [_other(rng, lang) if rng.random() < _SHARE_OTHER else _asked(rng, _any_intent(rng), lang)]
         while len(turns) < length:
@@ -193,6 +201,20 @@ def _with_name(rng: random.Random, intent: str, lang: str, name: str, said: str)
         question = plain
     answer = rng.choice(INTENTS[intent].answers[lang]).replace("{name}", name)
     return Turn(question.replace("{name}", said), answer, intent, lang)
+
+
+@cache
+def _words() -> list[str]:
+    """Names and words of the answers: what the network has tokens of its own for."""
+    texts = " ".join(text for intent in INTENTS.values() for answers in intent.answers.values() for text in answers)
+    return sorted({word for word in re.findall(r"\w+", texts) if len(word) > 2} | set(names()))
+
+
+def _repeated(rng: random.Random, lang: str) -> Turn:
+    """Somebody asks for some words to be repeated."""
+    said = [_some_name(rng) if rng.random() < 0.4 else rng.choice(_words()) for _ in range(rng.randint(1, 7))]
+    text = rng.choice((" ", " ", ", ")).join(said)
+    return Turn(questions.phrase(rng, "repeat", lang).replace("{words}", text), text, REPEAT, lang)
 
 
 def sentences(count: int, seed: int = 0) -> set[str]:

@@ -56,6 +56,7 @@ class Run:
     meeting: Path
     out: Path
     curve: Path | None
+    start: dict[str, Tensor] | None
 
 
 class Vocabulary:
@@ -114,7 +115,9 @@ class Subjects:
                     self.count += 1
 
     def of(self, turn: corpus.Turn) -> int:
-        """The number of a turn's answer; one with a name in it counts as its intent's."""
+        """The number of a turn's answer; one with a name in it counts as its intent's; -1 where words are repeated."""
+        if turn.topic == corpus.REPEAT:
+            return -1
         return self._number.get(turn.answer, self._number[INTENTS[turn.topic].answers[turn.lang][0]])
 
 
@@ -147,11 +150,11 @@ Columns = tuple[list[int], list[bool], list[int]]
 def prepared(rng: random.Random, dialogue: corpus.Dialogue, vocabulary: Vocabulary, subjects: Subjects) -> Columns:
     """One dialogue's rows, what is written, and subjects, each as long as the dialogue."""
     ids, written = dialogue.encoded()
-    named = any(turn.topic.endswith("my_name") for turn in dialogue.turns)
+    named = any(turn.topic.endswith("my_name") or turn.topic == corpus.REPEAT for turn in dialogue.turns)
     numbers = iter([subjects.of(turn) for turn in dialogue.turns])
     marks = [next(numbers) if token == END_INST else -1 for token in ids]
     rows = blur(rng, vocabulary.compact(ids), written, len(vocabulary.kept), named)
-    if rng.random() < CUT:
+    if rng.random() < CUT and not named:
         end = len(ids) - ids[::-1].index(END_INST) + rng.randint(*CUT_AFTER)
         rows, written, marks = rows[:end], written[:end], marks[:end]
     return rows, written, marks
@@ -178,10 +181,11 @@ def losses(network: Demo, hint: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor
     total = logits.logsumexp(-1)
     right = logits.gather(1, batch.rows[:, 1:][batch.written[:, 1:]].unsqueeze(1)).squeeze(1)
     begins = batch.subjects[:, :-1] >= 0
-    guessed = hint(states[begins]).float()
+    # Nothing to tell where only words are repeated: then a sum over nothing, which is 0.
+    guessed, subjects = hint(states[begins]).float(), batch.subjects[:, :-1][begins]
     # A light pull of the normaliser towards zero keeps logits small, so that a repetition penalty does little harm.
     words = (total - right).mean() + 1e-4 * total.square().mean()
-    return words, nn.functional.cross_entropy(guessed, batch.subjects[:, :-1][begins])
+    return words, nn.functional.cross_entropy(guessed, subjects, reduction="sum") / max(1, len(subjects))
 
 
 def optimisers(network: Demo, hint: nn.Linear) -> list[torch.optim.Optimizer]:
@@ -202,6 +206,14 @@ def rate(step: int, steps: int) -> float:
     return min((step + 1) / rise, 1.0, max((steps - step) / fall, 0.01))
 
 
+def first(run: Run) -> Demo:
+    """The network as the run finds it."""
+    network = Demo(CONFIG, len(run.kept))
+    if run.start is not None:
+        network.load_state_dict(run.start)
+    return network
+
+
 def train(rank: int, run: Run) -> None:
     """Train on this worker's dialogues, meeting the others every `MEET` steps. Rank 0 reports and saves."""
     torch.manual_seed(run.seed)
@@ -210,7 +222,7 @@ def train(rank: int, run: Run) -> None:
         torch.set_num_threads(1)
         distributed.init_process_group("gloo", init_method=f"file://{run.meeting}", rank=rank, world_size=run.workers)
     vocabulary, subjects = Vocabulary(run.kept), Subjects()
-    network = Demo(CONFIG, len(vocabulary.kept)).to(device)
+    network = first(run).to(device)
     hint = nn.Linear(CONFIG.dim, subjects.count).to(device)
     tools = optimisers(network, hint)
     full = [[group["lr"] for group in tool.param_groups] for tool in tools]
@@ -284,14 +296,25 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each; 1 with a GPU")
     parser.add_argument("--out", type=Path, default=Path("training/out/demo.pt"))
     parser.add_argument("--curve", type=Path)
+    parser.add_argument("--start", type=Path, help="go on from the weights of an earlier run")
     arguments = parser.parse_args()
-    kept = make_vocabulary(arguments.seed).kept
+    begun = torch.load(arguments.start, weights_only=True) if arguments.start else None
+    kept = begun["kept"] if begun else make_vocabulary(arguments.seed).kept
+    weights = begun["weights"] if begun else None
     print(f"{CONFIG.parameters} parameters, {len(kept)} tokens with their own row", flush=True)
     workers = 1 if torch.cuda.is_available() else arguments.workers
     with tempfile.TemporaryDirectory() as folder:
         meeting = Path(folder) / "meeting"
         run = Run(
-            arguments.steps, arguments.seed, arguments.batch, workers, kept, meeting, arguments.out, arguments.curve
+            steps=arguments.steps,
+            seed=arguments.seed,
+            size=arguments.batch,
+            workers=workers,
+            kept=kept,
+            meeting=meeting,
+            out=arguments.out,
+            curve=arguments.curve,
+            start=weights,
         )
         if workers == 1:
             train(0, run)
