@@ -206,6 +206,13 @@ def rate(step: int, steps: int) -> float:
     return min((step + 1) / rise, 1.0, max((steps - step) / fall, 0.01))
 
 
+def grown(weights: dict[str, Tensor], more: int) -> dict[str, Tensor]:
+    """Give so many of the tokens that were `unseen` rows of their own, which begin as copies of its row."""
+    table = weights["embedding.weight"]
+    rows = table[-1:].repeat(more, 1) + 0.01 * torch.randn(more, table.shape[1])
+    return {**weights, "embedding.weight": torch.cat([table[:-1], rows, table[-1:]])}
+
+
 def first(run: Run) -> Demo:
     """The network as the run finds it."""
     network = Demo(CONFIG, len(run.kept))
@@ -298,9 +305,13 @@ def main() -> None:
     parser.add_argument("--curve", type=Path)
     parser.add_argument("--start", type=Path, help="go on from the weights of an earlier run")
     arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
     begun = torch.load(arguments.start, weights_only=True) if arguments.start else None
-    kept = begun["kept"] if begun else make_vocabulary(arguments.seed).kept
-    weights = begun["weights"] if begun else None
+    kept = make_vocabulary(arguments.seed).kept
+    weights = None
+    if begun:
+        more = sorted(set(kept) - set(begun["kept"]))
+        kept, weights = begun["kept"] + more, grown(begun["weights"], len(more))
     print(f"{CONFIG.parameters} parameters, {len(kept)} tokens with their own row", flush=True)
     workers = 1 if torch.cuda.is_available() else arguments.workers
     with tempfile.TemporaryDirectory() as folder:
