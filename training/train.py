@@ -38,9 +38,9 @@ MEET = 10
 # The weight of the hint beside the answer's words.
 HINT = 0.5
 
-# So many dialogues end a few tokens into their last answer: there it is decided what the answer is about, and that is
-# what is hard to learn. The rest is learnt by heart from the others.
-CUT = 0.75
+# So many dialogues of one turn, and of more, end a few tokens into their last answer: there it is decided what the
+# answer is about, and that is what is hard to learn. The rest is learnt by heart from the others.
+CUT = (0.6, 0.25)
 CUT_AFTER = (3, 12)
 
 
@@ -154,7 +154,7 @@ def prepared(rng: random.Random, dialogue: corpus.Dialogue, vocabulary: Vocabula
     numbers = iter([subjects.of(turn) for turn in dialogue.turns])
     marks = [next(numbers) if token == END_INST else -1 for token in ids]
     rows = blur(rng, vocabulary.compact(ids), written, len(vocabulary.kept), named)
-    if rng.random() < CUT and not named:
+    if rng.random() < CUT[len(dialogue.turns) > 1] and not named:
         end = len(ids) - ids[::-1].index(END_INST) + rng.randint(*CUT_AFTER)
         rows, written, marks = rows[:end], written[:end], marks[:end]
     return rows, written, marks
