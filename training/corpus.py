@@ -20,6 +20,7 @@ from training.tokens import dialogue_ids
 _LATER = {"whats_my_name"}
 _FIRST = [name for name in INTENTS if name not in _LATER | {FALLBACK, "my_name"}]
 _SHARE_OTHER = 0.27
+_SHARE_COMMON = 0.12
 _SHARE_NAME = 0.1
 
 # Repeating words is asked for by few, but it is how the network learns to copy, which names need.
@@ -70,11 +71,26 @@ def _dialogue(rng: random.Random) -> Dialogue:
     elif kind < _SHARE_NAME + _SHARE_REPEAT:
         turns = [_repeated(rng, lang)]
     else:
-        turns = [_other(rng, lang) if rng.random() < _SHARE_OTHER else _asked(rng, _any_intent(rng), lang)]
+        turns = [_first(rng, lang)]
         while len(turns) < length:
             turns.append(_next(rng, turns))
     system = questions.phrase(rng, "system", lang) if rng.random() < 0.12 else ""
     return Dialogue(tuple(turns), system)
+
+
+def _first(rng: random.Random, lang: str) -> Turn:
+    """A first question: one of the most frequent ones, about something else, or about any subject."""
+    if rng.random() < _SHARE_COMMON:
+        intent, question = rng.choice(common()[lang])
+        return _asked(rng, intent, lang, question)
+    return _other(rng, lang) if rng.random() < _SHARE_OTHER else _asked(rng, _any_intent(rng), lang)
+
+
+@cache
+def common() -> dict[str, list[tuple[str, str]]]:
+    """The most frequent questions by language, each with its intent."""
+    rows = [line.split(" ", 2) for line in lines(DATA / "common.txt")]
+    return {lang: [(intent, question) for where, intent, question in rows if where == lang] for lang in LANGUAGES}
 
 
 def _any_intent(rng: random.Random, near: str = "") -> str:

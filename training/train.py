@@ -57,6 +57,7 @@ class Run:
     out: Path
     curve: Path | None
     start: dict[str, Tensor] | None
+    peak: float
 
 
 class Vocabulary:
@@ -238,7 +239,7 @@ def train(rank: int, run: Run) -> None:
     for step, made in zip(range(run.steps), stream, strict=False):
         for tool, rates in zip(tools, full, strict=True):
             for group, top in zip(tool.param_groups, rates, strict=True):
-                group["lr"] = top * rate(step, run.steps)
+                group["lr"] = run.peak * top * rate(step, run.steps)
         batch = Batch(made.rows.to(device), made.written.to(device), made.subjects.to(device))
         with torch.autocast(device, torch.bfloat16):
             words, subject = losses(network, hint, batch)
@@ -304,6 +305,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("training/out/demo.pt"))
     parser.add_argument("--curve", type=Path)
     parser.add_argument("--start", type=Path, help="go on from the weights of an earlier run")
+    parser.add_argument("--peak", type=float, default=1.0, help="share of the full learning rate at its highest")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     begun = torch.load(arguments.start, weights_only=True) if arguments.start else None
@@ -326,6 +328,7 @@ def main() -> None:
             out=arguments.out,
             curve=arguments.curve,
             start=weights,
+            peak=arguments.peak,
         )
         if workers == 1:
             train(0, run)
