@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from cierzo import prompt as prompts
 from cierzo.errors import EngineDied
-from cierzo.messages import Finish, Message, Prompt, Sampling, Token
+from cierzo.messages import Finish, Message, Piece, Prompt, Sampling, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
+    from pathlib import Path
 
     from cierzo.engines.base import Engine
     from cierzo.messages import StreamEvent
@@ -79,6 +81,7 @@ class Chat:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._hash: asyncio.Task[str] | None = None
 
     async def prompt(
         self,
@@ -86,25 +89,36 @@ class Chat:
         sampling: Sampling = DEFAULT_SAMPLING,
         *,
         options: PromptOptions = DEFAULT_OPTIONS,
+        begun: Sequence[Token] = (),
     ) -> Prompt:
         """Make the prompt for these messages, the last of which is the question (or an answer to continue).
 
         Tokenising runs beside the event loop, since a long text takes a while.
+
+        Args:
+            messages: The conversation, oldest first.
+            sampling: ``max_new_tokens`` is kept free where old turns can make room.
+            options: How messages become a prompt.
+            begun: Tokens that the answer has already; the prompt ends with exactly these ids.
 
         Raises:
             PromptTooLong: The last question alone does not fit the model's window.
             BadText: There is no question.
         """
         info = self.engine.describe()
-        return await asyncio.to_thread(
+        prompt = await asyncio.to_thread(
             prompts.build,
             messages,
             info.template,
-            context=info.context,
+            context=info.context - len(begun),
             reserve=min(sampling.max_new_tokens, info.context // RESERVE_SHARE),
             system=options.system,
             consecutive=options.consecutive,
         )
+        if not begun:
+            return prompt
+        written = Piece("".join(token.text for token in begun), tuple(token.id for token in begun), control=False)
+        return replace(prompt, pieces=(*prompt.pieces, written), leading_space=False)
 
     async def stream(
         self,
@@ -165,12 +179,25 @@ class Chat:
         """How many times the engine's process was started again, if it has one."""
         return int(getattr(self.engine, "restarts", 0))
 
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the model's file in hex; empty where there is no file here, or while it is being computed."""
+        return self._hash.result() if self._hash and self._hash.done() and not self._hash.exception() else ""
+
     async def start(self) -> None:
         """Begin to load the model, if the engine can do that ahead. Returns at once."""
         start = getattr(self.engine, "start", None)
         if start is not None:
             start()
+        file = getattr(self.engine, "file", None)
+        if file is not None and self._hash is None:
+            self._hash = asyncio.create_task(asyncio.to_thread(_sha256, file))
 
     async def close(self) -> None:
         """Free the engine. May be called twice."""
         await self.engine.close()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

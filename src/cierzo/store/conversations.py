@@ -275,6 +275,21 @@ class Conversations:
             raise _no_message(message)
         return await self._database.read(work)
 
+    async def sent(self, conversation: str, client_id: str, *, owner: str | None) -> StoredMessage | None:
+        """Return the message to which its sender gave this id; None where there is none.
+
+        Raises:
+            NotFound: No such conversation.
+        """
+        check_id(client_id, what="the message's client id")
+
+        async def work(connection: AsyncConnection) -> StoredMessage | None:
+            await find_conversation(connection, conversation, owner)
+            row = await sent_before(connection, conversation, client_id)
+            return None if row is None else message_of(row)
+
+        return await self._database.read(work)
+
     async def select(self, conversation: str, message: str, *, owner: str | None) -> Conversation:
         """Make the newest end of the branch through ``message`` the head: how one turns to another sibling.
 

@@ -1,0 +1,143 @@
+"""Who may start now: so many answers at a time, and a queue in which people take turns.
+
+It stands in front of the engine. Whoever asks ten times waits ten turns; whoever asks once waits one, however
+many others the first has sent. It knows no engine and no conversation, only who asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from cierzo.errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+WAITING = 64
+"""Waiting places, of all people together."""
+
+RETRY_AFTER = 5.0
+
+
+class Ticket:
+    """One answer's right to start. Made by `Admission.enter`; `leave` it, whatever happens."""
+
+    __slots__ = ("_admission", "_changed", "admitted", "who")
+
+    def __init__(self, admission: Admission, who: str) -> None:
+        self._admission = admission
+        self._changed = asyncio.Event()
+        self.who = who
+        self.admitted = False
+
+    @property
+    def position(self) -> int:
+        """How many turns until this one starts, from 1; 0 once it may."""
+        return 0 if self.admitted else self._admission.position(self)
+
+    async def turn(self) -> AsyncGenerator[int, None]:
+        """Yield the position at first and when it changes, until this one may start."""
+        shown = 0
+        while not self.admitted:
+            self._changed.clear()
+            if (now := self.position) != shown:
+                shown = now
+                yield now
+            await self._changed.wait()
+
+    def leave(self) -> None:
+        """Give the place back: the answer has ended, or was given up while it waited. May be called twice."""
+        self._admission.left(self)
+
+    def changed(self) -> None:
+        """Wake whoever waits in `turn`."""
+        self._changed.set()
+
+
+class Admission:
+    """The queue.
+
+    Args:
+        running: Answers that may run at the same time.
+        waiting: Answers that may wait beside them.
+    """
+
+    def __init__(self, running: int, waiting: int = WAITING) -> None:
+        self._most_running, self._most_waiting = running, waiting
+        self._running: set[Ticket] = set()
+        # In the order in which people take turns; the first one's first ticket goes next.
+        self._lines: dict[str, deque[Ticket]] = {}
+
+    @property
+    def running(self) -> int:
+        """How many may run or run."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._lines.values()))
+
+    def enter(self, who: str = "") -> Ticket:
+        """Take a place.
+
+        Args:
+            who: Whoever has the same name shares turns.
+
+        Raises:
+            Overloaded: Every place is taken.
+        """
+        ticket = Ticket(self, who)
+        if len(self._running) < self._most_running and not self._lines:
+            self._admit(ticket)
+            return ticket
+        if self.waiting >= self._most_waiting:
+            raise Overloaded(
+                f"{len(self._running)} answers are being written and {self.waiting} wait, which is all there is room "
+                "for: ask again in a moment",
+                retry_after=RETRY_AFTER,
+            )
+        self._lines.setdefault(who, deque()).append(ticket)
+        return ticket
+
+    def position(self, ticket: Ticket) -> int:
+        """Return how many turns until a waiting ticket starts, from 1; 0 for one that does not wait."""
+        mine = self._lines.get(ticket.who)
+        if mine is None or ticket not in mine:
+            return 0
+        turn = mine.index(ticket)
+        ahead, before_me = 0, True
+        for who, line in self._lines.items():
+            if who == ticket.who:
+                before_me = False
+            else:  # those whose turn comes before mine go once more than those after me
+                ahead += min(len(line), turn + before_me)
+        return ahead + turn + 1
+
+    def left(self, ticket: Ticket) -> None:
+        """Take a ticket out, and let the next one start."""
+        line = self._lines.get(ticket.who)
+        if ticket in self._running:
+            self._running.discard(ticket)
+        elif line is not None and ticket in line:
+            line.remove(ticket)
+            if not line:
+                del self._lines[ticket.who]
+        else:
+            return
+        while self._lines and len(self._running) < self._most_running:
+            who = next(iter(self._lines))
+            line = self._lines.pop(who)
+            self._admit(line.popleft())
+            if line:
+                self._lines[who] = line  # at the end: everybody else goes first
+        for waiting in self._lines.values():
+            for each in waiting:
+                each.changed()
+
+    def _admit(self, ticket: Ticket) -> None:
+        self._running.add(ticket)
+        ticket.admitted = True
+        ticket.changed()
