@@ -54,6 +54,9 @@ FLOORS = {
 LATE_IMPORTS = {
     ("app", "cierzo.page"): "the page needs gradio, which takes seconds to import",
     ("app", "cierzo.api"): "the API needs fastapi, and most commands do not",
+    ("app", "cierzo.conversations"): "conversations that are kept need sqlalchemy, and one answer does not",
+    ("app", "cierzo.replies"): "the same",
+    ("app", "cierzo.store"): "the same",
 }
 
 LONGEST_FILE = 400

@@ -141,6 +141,23 @@ class Conversations:
                 begun.append(await self._begin(question, owner, prompt, each, tickets.pop(), client_id=name))
         return Asked(question, tuple(each.message for each in begun), any(each.created for each in begun))
 
+    async def prompt(
+        self,
+        conversation: str,
+        text: str,
+        *,
+        owner: str | None,
+        parent: str | None = HEAD,
+        sampling: Sampling = DEFAULT_SAMPLING,
+        system: str | None = None,
+    ) -> Prompt:
+        """Return the prompt that `ask` would make, and change nothing. Raises what `ask` raises of these."""
+        there = await self.store.conversations.get(conversation, owner=owner)
+        path = await self._path(conversation, there.head if parent == HEAD else parent, owner)
+        if system is not None and system != _system_of(path):
+            path = (*path, Message("system", system))
+        return await self._prompt(path, text, sampling, DEFAULT_OPTIONS)
+
     async def again(
         self,
         message: str,

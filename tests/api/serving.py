@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 from cierzo import catalog
 from cierzo.api.server import Server
 from cierzo.api.work import Work
+from cierzo.app import open_conversations
 from cierzo.chat import Chat
 from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.script import Reply
@@ -31,6 +33,7 @@ class Live:
 
     def __init__(self, engine, **options):
         grace = options.pop("grace", 1.0)
+        chosen = options.pop("settings", {})
         self.engine = engine
         self.work = Work(Chat(engine), Telemetry(), **options)
         self.socket = listen("127.0.0.1", 0)
@@ -41,7 +44,8 @@ class Live:
             self.loop = asyncio.get_running_loop()
             opened.set()
 
-        self.server = Server(self.work, Settings.load({"port": 0, "grace": grace}), announce)
+        settings = Settings.load({"port": 0, "grace": grace, **chosen})
+        self.server = Server(self.work, settings, functools.partial(open_conversations, settings), announce)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
         self.thread.start()
         assert opened.wait(20)

@@ -59,7 +59,6 @@ class Gate:
         telemetry: Counts requests.
         refuse: Words a refusal for a path, as (path, status, sentence).
         ending: Says whether the server is ending.
-        routes: Paths that are counted by name; others count together.
     """
 
     def __init__(
@@ -70,10 +69,9 @@ class Gate:
         telemetry: Telemetry,
         refuse: Callable[[str, int, str], Refusal],
         ending: Callable[[], bool],
-        routes: frozenset[str],
     ) -> None:
         self._app, self._telemetry, self._refuse, self._ending = app, telemetry, refuse, ending
-        self._names, self._routes = Names(host), routes
+        self._names = Names(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse it, or pass it on with limits on what comes and headers on what goes."""
@@ -105,7 +103,7 @@ class Gate:
             return self._no(path, 413, _TOO_LONG)
         if headers.get("content-encoding", "identity") != "identity":
             return self._no(path, 415, "compressed bodies are not read: send the JSON as it is")
-        if self._ending() and path not in ALWAYS:
+        if self._ending() and not _begins_nothing(scope["method"], path):
             return self._no(path, 503, "the server is ending and begins nothing new: ask again when it is back")
         return None
 
@@ -144,8 +142,7 @@ class Gate:
 
     def _note(self, scope: Scope, call: _Call) -> None:
         """Count and log the end of a request: its route, never what it said."""
-        path = scope["path"]
-        route = path if path in self._routes else "other"
+        route = getattr(scope.get("route"), "path", "other")  # with the names of ids in it, not the ids
         seconds = time.monotonic() - call.began
         self._telemetry.requested(route, call.status or LEFT, seconds)
         fields: dict[str, Any] = {
@@ -157,6 +154,11 @@ class Gate:
             "whole": call.whole,
         }
         _log.info("request", extra={"fields": fields})
+
+
+def _begins_nothing(method: str, path: str) -> bool:
+    """Whether a request may be answered while the server ends: it looks, follows an answer, or stops one."""
+    return path in ALWAYS or (path.startswith("/api/") and (method == "GET" or path.endswith("/stop")))
 
 
 class _Call:
