@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from cierzo.errors import Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Hashable
 
 WAITING = 64
-"""Waiting places, of all people together."""
+"""Waiting places, of all people together. Half of them are only for people who do not wait yet."""
 
 RETRY_AFTER = 5.0
 
@@ -34,7 +36,7 @@ class Ticket:
 
     @property
     def position(self) -> int:
-        """How many turns until this one starts, from 1; 0 once it may."""
+        """How many turns until this one starts if nobody else comes, from 1; 0 once it may."""
         return 0 if self.admitted else self._admission.position(self)
 
     async def turn(self) -> AsyncGenerator[int, None]:
@@ -61,7 +63,8 @@ class Admission:
 
     Args:
         running: Answers that may run at the same time.
-        waiting: Answers that may wait beside them.
+        waiting: Answers that may wait beside them. Once half of these places are taken, the rest is for people who
+            have none: whoever sends without end does not shut the others out.
     """
 
     def __init__(self, running: int, waiting: int = WAITING) -> None:
@@ -93,17 +96,18 @@ class Admission:
         if len(self._running) < self._most_running and not self._lines:
             self._admit(ticket)
             return ticket
-        if self.waiting >= self._most_waiting:
+        most = (self._most_waiting + 1) // 2 if who in self._lines else self._most_waiting
+        if self.waiting >= most:
             raise Overloaded(
-                f"{len(self._running)} answers are being written and {self.waiting} wait, which is all there is room "
-                "for: ask again in a moment",
+                f"{len(self._running)} answers are being written and {self.waiting} wait, and there is no room for "
+                "another of yours: ask again in a moment",
                 retry_after=RETRY_AFTER,
             )
         self._lines.setdefault(who, deque()).append(ticket)
         return ticket
 
     def position(self, ticket: Ticket) -> int:
-        """Return how many turns until a waiting ticket starts, from 1; 0 for one that does not wait."""
+        """Return how many turns until a waiting ticket starts if nobody else comes, from 1; 0 if it does not wait."""
         mine = self._lines.get(ticket.who)
         if mine is None or ticket not in mine:
             return 0
@@ -141,3 +145,21 @@ class Admission:
         self._running.add(ticket)
         ticket.admitted = True
         ticket.changed()
+
+
+class Singly:
+    """Lets those who come with the same key go one after the other, each after the one before has left."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()  # gone with their last user
+
+    @asynccontextmanager
+    async def only(self, key: Hashable | None) -> AsyncGenerator[None, None]:
+        """Wait for those who came before with this key; None waits for nobody."""
+        if key is None:
+            yield
+            return
+        lock = self._locks.get(key) or asyncio.Lock()
+        self._locks[key] = lock
+        async with lock:
+            yield

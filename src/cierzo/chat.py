@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 RESERVE_SHARE = 4
 """At most this fraction (one in so many) of the window is kept free for the answer while old turns would still fit.
 A large max_new_tokens must not throw away the conversation: the answer may then end with ``length`` instead."""
+
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Chat:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._hash: asyncio.Task[str] | None = None
+        self._closed = threading.Event()
 
     async def prompt(
         self,
@@ -182,7 +186,7 @@ class Chat:
     @property
     def model_hash(self) -> str:
         """SHA-256 of the model's file in hex; empty where there is no file here, or while it is being computed."""
-        return self._hash.result() if self._hash and self._hash.done() and not self._hash.exception() else ""
+        return self._hash.result() if self._hash and self._hash.done() and not self._hash.cancelled() else ""
 
     async def start(self) -> None:
         """Begin to load the model, if the engine can do that ahead. Returns at once."""
@@ -191,13 +195,25 @@ class Chat:
             start()
         file = getattr(self.engine, "file", None)
         if file is not None and self._hash is None:
-            self._hash = asyncio.create_task(asyncio.to_thread(_sha256, file))
+            self._hash = asyncio.create_task(asyncio.to_thread(_sha256, file, self._closed))
 
     async def close(self) -> None:
         """Free the engine. May be called twice."""
+        self._closed.set()
         await self.engine.close()
+        if self._hash is not None:
+            await asyncio.wait([self._hash])
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def _sha256(file: Path, enough: threading.Event) -> str:
+    """Return the hash of a file; empty if it cannot be read, or if it was ``enough`` before the end."""
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as opened:
+            while block := opened.read(_BLOCK):
+                if enough.is_set():
+                    return ""
+                digest.update(block)
+    except OSError:
+        return ""  # the engine says what is wrong with the file
+    return digest.hexdigest()

@@ -10,15 +10,16 @@ A system prompt is a message of the tree: the last one on the way to a question 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cierzo.admission import Singly
 from cierzo.chat import DEFAULT_OPTIONS, DEFAULT_SAMPLING
 from cierzo.continuing import begin_with, ended, ends
-from cierzo.errors import BadInput, Conflict, NotFound
+from cierzo.errors import BadInput, Conflict
 from cierzo.messages import Message
+from cierzo.paths import Paths, system_of
 from cierzo.store import AnswerStart
 from cierzo.store.records import MAX_ID
 from cierzo.titles import title_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cierzo.admission import Admission, Ticket
     from cierzo.chat import Chat, PromptOptions
     from cierzo.messages import Prompt, Sampling, StreamEvent, Token
+    from cierzo.paths import Path
     from cierzo.replies import End, Replies
     from cierzo.store import Store, StoredMessage, Written
 
@@ -37,17 +39,6 @@ HEAD = ""
 
 CONTINUED = ("length", "stopped", "interrupted", "failed")
 """How an answer may have ended that can be continued."""
-
-PATHS = 256
-"""Paths that are remembered."""
-
-FEW = 4
-"""Messages that are read one by one before the whole conversation is."""
-
-WITH_IDS = 64
-"""Messages, counted from the newest, that go into a prompt with the ids that the model wrote."""
-
-Path = tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +73,8 @@ class Conversations:
 
     def __init__(self, chat: Chat, store: Store, replies: Replies, admission: Admission) -> None:
         self.chat, self.store, self.replies, self.admission = chat, store, replies, admission
-        self._paths: OrderedDict[str, tuple[str | None, Path]] = OrderedDict()
+        self._singly = Singly()
+        self._paths = Paths(store)
 
     async def ask(
         self,
@@ -120,25 +112,30 @@ class Conversations:
         """
         Message("user", text)  # what cannot be said is refused before anything is written
         samplings = (sampling,) if against is None else (sampling, against)
-        there = await self.store.conversations.get(conversation, owner=owner)
-        question = await self._sent(conversation, client_id, text, owner)
-        parent = question.parent if question else there.head if parent == HEAD else parent
-        with self._tickets(owner, len(samplings)) as tickets:
-            path = await self._path(conversation, parent, owner)
-            if question is None and system is not None and system != _system_of(path):
-                path = (*path, Message("system", system))
-            prompt = await self._prompt(path, text, sampling, options)
-            if question is None:
-                question = await self._store(conversation, parent, path, text, owner=owner, client_id=client_id)
-                path = await self._path(conversation, question.parent, owner)
-                if question.parent != parent:  # behind a new system prompt; or somebody sent the same and was faster
-                    prompt = await self._prompt(path, text, sampling, options)
-            if not there.title:
-                await self.store.conversations.change(conversation, owner=owner, title=title_of(text))
-            begun = []
-            for number, each in enumerate(samplings):
-                name = _derived(client_id, f"answer{number}")
-                begun.append(await self._begin(question, owner, prompt, each, tickets.pop(), client_id=name))
+        names = [_derived(client_id, f"answer{number}") for number in range(len(samplings))]
+        async with self._singly.only(client_id and (owner, conversation, client_id)):
+            there = await self.store.conversations.get(conversation, owner=owner)
+            question = await self._sent(conversation, client_id, text, owner)
+            if question is not None and (answers := await self._answered(conversation, names, owner)):
+                return Asked(question, answers, created=False)
+            self.replies.refuse_if_closing()
+            parent = question.parent if question else there.head if parent == HEAD else parent
+            with self._tickets(owner, len(samplings)) as tickets:
+                path = await self._paths.to(parent, conversation, owner=owner)
+                if question is not None or system == system_of(path):
+                    system = None
+                begins = path if system is None else (*path, Message("system", system))
+                prompt = await self._prompt(begins, text, sampling, options)
+                if question is None:
+                    question = await self._store(conversation, parent, system, text, owner=owner, client_id=client_id)
+                    if (path := await self._paths.to(question.parent, conversation, owner=owner)) != begins:
+                        prompt = await self._prompt(path, text, sampling, options)  # another process was faster
+                if not there.title:
+                    title = title_of(text)
+                    await self.store.conversations.change(conversation, owner=owner, title=title, only_untitled=True)
+                begun = []
+                for name, each in zip(names, samplings, strict=True):
+                    begun.append(await self._begin(question, owner, prompt, each, tickets.pop(0), client_id=name))
         return Asked(question, tuple(each.message for each in begun), any(each.created for each in begun))
 
     async def prompt(
@@ -182,11 +179,17 @@ class Conversations:
             PromptTooLong: The question has no room in the model's window.
             Overloaded: Every place in the queue is taken.
         """
-        question = await self._question_of(message, owner)
-        with self._tickets(owner) as tickets:
-            path = await self._path(question.conversation, question.parent, owner)
-            prompt = await self._prompt(path, question.text, sampling, options)
-            return (await self._begin(question, owner, prompt, sampling, tickets.pop(), client_id=client_id)).message
+        async with self._singly.only(client_id and (owner, message, client_id)):
+            question = await self._question_of(message, owner)
+            for there in await self._answered(question.conversation, [client_id], owner):
+                if there.parent == question.id:
+                    return there
+            self.replies.refuse_if_closing()
+            with self._tickets(owner) as tickets:
+                path = await self._paths.to(question.parent, question.conversation, owner=owner)
+                prompt = await self._prompt(path, question.text, sampling, options)
+                begun = await self._begin(question, owner, prompt, sampling, tickets.pop(0), client_id=client_id)
+                return begun.message
 
     async def go_on(
         self,
@@ -217,33 +220,46 @@ class Conversations:
             PromptTooLong: The tokens to keep leave no room in the model's window.
             Overloaded: Every place in the queue is taken.
         """
-        old = await self.store.conversations.message(answer, owner=owner)
+        async with self._singly.only(client_id and (owner, answer, client_id)):
+            old = await self.store.conversations.message(answer, owner=owner)
+            question = await self._question_of(answer, owner)
+            for there in await self._answered(old.conversation, [client_id], owner):
+                if there.answer is not None and there.answer.continues == answer:
+                    return there
+            self._check_continued(old, plain=at is None and token is None)
+            self.replies.refuse_if_closing()
+            template = self.chat.engine.describe().template
+            kept = begin_with(await self.store.replies.tokens(answer, owner=owner), at, token, template)
+            over = ends(kept, template)
+            kept = kept[:-1] if over else kept  # as in any answer, the end itself is not among its tokens
+            with self._tickets(owner) as tickets:
+                path = await self._paths.to(question.parent, question.conversation, owner=owner)
+                prompt = await self._prompt(path, question.text, sampling, options, kept)
+                begun = await self._begin(
+                    question,
+                    owner,
+                    prompt,
+                    sampling,
+                    tickets.pop(0),
+                    client_id=client_id,
+                    continues=answer,
+                    kept=kept,
+                    over=over,
+                )
+                return begun.message
+
+    def _check_continued(self, old: StoredMessage, *, plain: bool) -> None:
+        """Refuse to continue what cannot be continued; ``plain`` is without a place and a token."""
         if old.answer is None:
             raise BadInput("this message is no answer of a model: name an answer")
         if old.answer.state == "writing":
             raise Conflict("this answer is still being written: stop it first")
-        if at is None and token is None and old.answer.reason not in CONTINUED:
+        if plain and old.answer.reason not in CONTINUED:
             raise BadInput("this answer is complete: ask for another one, or say from which token to go on")
-        question = await self._question_of(answer, owner)
-        tokens = await self.store.replies.tokens(answer, owner=owner)
-        kept = begin_with(tokens, at, token, self.chat.engine.describe().template)
-        over = ends(kept, self.chat.engine.describe().template)
-        kept = kept[:-1] if over else kept  # as in any answer, the end itself is not among its tokens
-        with self._tickets(owner) as tickets:
-            path = await self._path(question.conversation, question.parent, owner)
-            prompt = await self._prompt(path, question.text, sampling, options, kept)
-            begun = await self._begin(
-                question,
-                owner,
-                prompt,
-                sampling,
-                tickets.pop(),
-                client_id=client_id,
-                continues=answer,
-                kept=kept,
-                over=over,
+        if old.answer.template != self.chat.engine.describe().template:
+            raise BadInput(
+                "a model with other tokens wrote this answer: choose that model again, or ask for another answer"
             )
-        return begun.message
 
     async def stop(self, answer: str, *, owner: str | None) -> StoredMessage:
         """Stop an answer and return it with what it said; see `cierzo.replies.Replies.stop`."""
@@ -278,14 +294,30 @@ class Conversations:
             raise Conflict("this client id was used for another message: send it with a new id")
         return there
 
+    async def _answered(
+        self, conversation: str, names: Sequence[str | None], owner: str | None
+    ) -> tuple[StoredMessage, ...]:
+        """Return the answers that were begun with these ids before; none unless all are there and cared for."""
+        there = [await self.store.conversations.sent(conversation, name, owner=owner) for name in names if name]
+        found = tuple(each for each in there if each is not None and each.answer is not None)
+        kept = [each.id in self.replies or (each.answer and each.answer.state == "done") for each in found]
+        return found if len(found) == len(names) and all(kept) else ()
+
     async def _store(
-        self, conversation: str, parent: str | None, path: Path, text: str, *, owner: str | None, client_id: str | None
+        self,
+        conversation: str,
+        parent: str | None,
+        system: str | None,
+        text: str,
+        *,
+        owner: str | None,
+        client_id: str | None,
     ) -> StoredMessage:
-        """Store a question, before it the system prompt with which ``path`` ends if it is a new one."""
+        """Store a question, before it a new system prompt if there is one."""
         append = self.store.conversations.append
         try:
-            if path and path[-1].role == "system" and path != await self._path(conversation, parent, owner):
-                name, system = _derived(client_id, "system"), path[-1].text
+            if system is not None:
+                name = _derived(client_id, "system")
                 said = await append(
                     conversation, owner=owner, parent=parent, role="system", text=system, client_id=name
                 )
@@ -348,46 +380,10 @@ class Conversations:
         self, path: Path, text: str, sampling: Sampling, options: PromptOptions, begun: Sequence[Token] = ()
     ) -> Prompt:
         """Make the prompt of a question after a path: of its system prompts the last one counts."""
-        system = _system_of(path)
+        system = system_of(path)
         given = [message for message in path if message.role != "system"]
         first = [Message("system", system)] if system else []
         return await self.chat.prompt([*first, *given, Message("user", text)], sampling, options=options, begun=begun)
-
-    async def _path(self, conversation: str, leaf: str | None, owner: str | None) -> Path:
-        """Return the messages down to ``leaf``. What lies above a message never changes, so paths are remembered."""
-        newer: list[StoredMessage] = []
-        at = leaf
-        while at is not None and at not in self._paths and len(newer) < FEW:
-            newer.append(await self.store.conversations.message(at, owner=owner))
-            at = newer[-1].parent
-        if any(message.conversation != conversation for message in newer):
-            raise NotFound(f"there is no message {str(leaf)[:40]!r} in this conversation: read it again")
-        if newer and newer[0].answer is not None and newer[0].answer.state == "writing":
-            raise Conflict("the answer before this question is still being written: wait for its end, or stop it")
-        if at is not None and at not in self._paths:
-            newer = list((await self.store.conversations.open(conversation, owner=owner)).path(leaf))[::-1]
-            at = None
-        owners, path = self._paths.get(at or "", (owner, ()))
-        if owners != owner:
-            raise NotFound(f"there is no message {str(leaf)[:40]!r}: open the conversation to see which there are")
-        path = (*path, *[await self._message(each, owner, place) for place, each in enumerate(newer)][::-1])
-        if leaf is not None:
-            self._paths[leaf] = (owner, path)
-            self._paths.move_to_end(leaf)
-            while len(self._paths) > PATHS:
-                self._paths.popitem(last=False)
-        return path
-
-    async def _message(self, stored: StoredMessage, owner: str | None, age: int) -> Message:
-        """Return what a prompt is built of: a recent answer with the very ids that the model wrote."""
-        if stored.answer is None or age >= WITH_IDS:
-            return stored.message
-        tokens = await self.store.replies.tokens(stored.id, owner=owner)
-        return replace(stored.message, ids=tuple(token.id for token in tokens))
-
-
-def _system_of(path: Path) -> str:
-    return next((message.text for message in reversed(path) if message.role == "system"), "")
 
 
 def _derived(client_id: str | None, what: str) -> str | None:

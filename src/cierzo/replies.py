@@ -12,21 +12,26 @@ import asyncio
 import logging
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cierzo.engines.base import orderly
-from cierzo.errors import CierzoError, Conflict, EngineDied, NotFound, StoreUnavailable
-from cierzo.messages import Finish, Phase, Timings, Token
+from cierzo.admission import Singly
+from cierzo.engines.base import SILENCE, orderly
+from cierzo.errors import CierzoError, Conflict, EngineDied, NotFound, Overloaded, StoreUnavailable
+from cierzo.messages import Finish, Phase
+from cierzo.orphans import Orphans
 from cierzo.store import new_id
+from cierzo.underway import End, Underway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from cierzo.admission import Ticket
-    from cierzo.messages import StreamEvent
-    from cierzo.store import AnswerStart, EndReason, Store, StoredMessage, Written
+    from cierzo.messages import StreamEvent, Token
+    from cierzo.store import AnswerStart, Store, StoredMessage, Written
     from cierzo.telemetry import Telemetry
+
+__all__ = ["End", "Replies", "end_of"]
 
 FLUSH = 0.4
 """Seconds that an event may be in memory only: what a crash can lose."""
@@ -34,86 +39,24 @@ FLUSH = 0.4
 BEAT = 1.0
 """Seconds after which a reply that says nothing tells the store that it lives."""
 
-DEAD = 7.0
-"""Seconds without such a sign after which another process's reply counts as cut off."""
-
-SWEEP = 1.0
 POLL = 0.25
-LAST_TRIES = 4
+"""Seconds between two looks at a reply that another process writes."""
+
+WIND_UP = 5.0
+"""Seconds that an engine may take to stop; then its answer ends without it."""
+
+PATIENCE = 10.0
+"""Seconds that whoever stops a reply waits until the store knows."""
+
+LAST = 1.5
+"""Seconds that storing the ends may take while the process ends. What is not stored by then is found later."""
+
+ENDING = 5.0
+"""Seconds after which it is worth asking a process that ends again: another one will be there."""
 
 T = TypeVar("T")
 
 _log = logging.getLogger("cierzo.replies")
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The last event of every log.
-
-    Attributes:
-        reason: How the reply ended.
-        finish: Counts and timings; None where the writer ended before it could tell.
-        failure: The sentence of the error that ended it; empty otherwise.
-    """
-
-    reason: EndReason
-    finish: Finish | None = None
-    failure: str = ""
-
-
-@dataclass(slots=True, eq=False)
-class _Reply:
-    """One reply under way. ``log`` is all of it, of which the store has the first ``stored`` events."""
-
-    id: str
-    owner: str | None
-    prompt_tokens: int
-    kept: int
-    log: list[StreamEvent] = field(default_factory=list)
-    stored: int = 0
-    end: End | None = None
-    wanted: Literal["", "stopped", "interrupted", "lost"] = ""
-    reading: asyncio.Task[Finish] | None = None
-    writing: asyncio.Task[None] | None = None
-    grown: asyncio.Event = field(default_factory=asyncio.Event)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    began: float = field(default_factory=time.monotonic)
-    first: float = 0.0
-    last: float = 0.0
-
-    def add(self, event: StreamEvent) -> None:
-        """Log an event. A phase that only repeats the last one is no news."""
-        if isinstance(event, Phase) and self.log and _same(self.log[-1], event):
-            return
-        if isinstance(event, Token):
-            self.last = time.monotonic()
-            self.first = self.first or self.last
-        self.log.append(event)
-        self.wake()
-
-    def wake(self) -> None:
-        self.grown.set()
-        self.grown = asyncio.Event()
-
-    def cut(self, why: Literal["stopped", "interrupted", "lost"]) -> None:
-        """End it from outside; what was wanted first counts."""
-        self.wanted = self.wanted or why
-        if self.reading is not None:
-            self.reading.cancel()
-
-    def finish(self, reason: Literal["stopped", "failed"]) -> Finish:
-        """Say for the engine, which could not, how far it came."""
-        first = self.first - self.began if self.first else 0.0
-        timings = Timings(first_token=first, decode=self.last - self.first)
-        return Finish(reason, prompt_tokens=self.prompt_tokens, answer_tokens=self.tokens, timings=timings)
-
-    @property
-    def tokens(self) -> int:
-        return sum(isinstance(event, Token) for event in self.log)
-
-
-def _same(one: StreamEvent, other: Phase) -> bool:
-    return isinstance(one, Phase) and replace(one, seconds=other.seconds) == other
 
 
 class Replies:
@@ -122,11 +65,15 @@ class Replies:
     Args:
         store: Where logs and messages are kept.
         telemetry: Counts them, if given.
+        silence: Seconds without any event after which an engine counts as dead.
     """
 
-    def __init__(self, store: Store, telemetry: Telemetry | None = None) -> None:
-        self._store, self._telemetry = store, telemetry
-        self._live: dict[str, _Reply] = {}
+    def __init__(self, store: Store, telemetry: Telemetry | None = None, *, silence: float = SILENCE) -> None:
+        self._store, self._telemetry, self._silence = store, telemetry, silence
+        self._live: dict[str, Underway] = {}
+        self._beginning: set[asyncio.Task[Written]] = set()
+        self._stuck: set[asyncio.Task[Finish]] = set()
+        self._singly = Singly()
         self._sweeping: asyncio.Task[None] | None = None
         self.writer = new_id()
         self.closing = False
@@ -134,9 +81,21 @@ class Replies:
     def __len__(self) -> int:
         return len(self._live)
 
+    def __contains__(self, answer: str) -> bool:
+        return answer in self._live
+
     def start(self) -> None:
         """Begin to look for replies whose process has died, now and from then on."""
-        self._sweeping = self._sweeping or asyncio.create_task(self._sweep())
+        self._sweeping = self._sweeping or asyncio.create_task(Orphans(self._store, self._live).watch())
+
+    def refuse_if_closing(self) -> None:
+        """Take no new work once the process ends.
+
+        Raises:
+            Overloaded: It does.
+        """
+        if self.closing:
+            raise Overloaded("the program is ending: ask again when it is back", retry_after=ENDING)
 
     async def begin(
         self,
@@ -152,6 +111,8 @@ class Replies:
     ) -> Written:
         """Store an empty answer below ``parent`` and let it be written. Returns before the first token.
 
+        A caller that is cancelled meanwhile leaves an answer that is written, or none.
+
         Args:
             conversation: Where.
             owner: Whose.
@@ -163,26 +124,45 @@ class Replies:
             client_id: The same id again returns the answer that is there, and ``stream`` is not called.
 
         Raises:
-            CierzoError: What the store raises; then nothing was begun.
+            Overloaded: The process ends.
+            CierzoError: What the store raises; then nothing was begun, as far as is known: ask again with the same
+                ``client_id``.
         """
-        try:
-            written = await self._store.replies.begin(
-                conversation,
-                owner=owner,
-                parent=parent,
-                start=replace(start, writer=self.writer),
-                client_id=client_id,
-            )
-        except BaseException:
-            ticket.leave()
-            raise
-        if not written.created:
-            ticket.leave()
+
+        async def begin() -> Written:
+            key = None if client_id is None else (conversation, client_id)
+            try:
+                self.refuse_if_closing()
+                async with self._singly.only(key):
+                    written = await self._store.replies.begin(
+                        conversation,
+                        owner=owner,
+                        parent=parent,
+                        start=replace(start, writer=self.writer),
+                        client_id=client_id,
+                    )
+                    if not written.created and not await self._forsaken(written.message):
+                        ticket.leave()
+                        return written
+                    reply = Underway(written.message.id, owner, len(start.prompt_ids), len(kept), log=list(kept))
+                    self._live[reply.id] = reply
+                    reply.writing = asyncio.create_task(self._write(reply, ticket, stream))
+            except BaseException:
+                ticket.leave()
+                raise
             return written
-        reply = _Reply(written.message.id, owner, len(start.prompt_ids), len(kept), log=list(kept))
-        self._live[reply.id] = reply
-        reply.writing = asyncio.create_task(self._write(reply, ticket, stream))
-        return written
+
+        task = asyncio.create_task(begin())
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+        return await asyncio.shield(task)
+
+    async def _forsaken(self, message: StoredMessage) -> bool:
+        """Whether an earlier call of ours stored this answer but never heard so, and nobody writes it."""
+        if message.id in self._live or message.answer is None or message.answer.state == "done":
+            return False
+        left = await self._store.replies.unfinished()
+        return any(each.message == message.id and each.writer == self.writer for each in left)
 
     async def follow(
         self, answer: str, *, owner: str | None, after: int = 0
@@ -195,7 +175,7 @@ class Replies:
             NotFound: There is no such answer in a conversation of this owner.
             StoreUnavailable: The database does not answer.
         """
-        at = after
+        at = max(0, after)
         while (reply := self._live.get(answer)) is None or reply.owner != owner:
             page = await self._store.replies.events(answer, owner=owner, after=at)
             for number, event in enumerate(page.events, page.first):
@@ -222,12 +202,17 @@ class Replies:
         Raises:
             NotFound: There is no such answer in a conversation of this owner.
             Conflict: Another process writes it.
+            StoreUnavailable: It was stopped, but the database does not answer.
         """
         reply = self._live.get(answer)
         if reply is not None and reply.owner == owner:
             reply.cut("stopped")
             assert reply.writing is not None
-            await asyncio.wait([reply.writing])
+            await asyncio.wait([reply.writing], timeout=PATIENCE)
+            if not reply.writing.done():
+                raise StoreUnavailable(
+                    "the answer was stopped, and the database does not answer: look again in a moment", retry_after=2.0
+                )
         message = await self._store.conversations.message(answer, owner=owner)
         if message.answer is None:
             raise NotFound(f"the message {answer[:40]!r} is no answer of a model: name an answer")
@@ -241,11 +226,18 @@ class Replies:
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
-        writing = [reply.writing for reply in self._live.values() if reply.writing is not None]
-        if writing and grace > 0:
-            await asyncio.wait(writing, timeout=grace)
+        until = time.monotonic() + grace
+        if self._beginning:
+            await asyncio.wait(self._beginning, timeout=grace + LAST)
+        if (writing := self._writing()) and (left := until - time.monotonic()) > 0:
+            await asyncio.wait(writing, timeout=left)
         self.cut()
-        if rest := [task for task in writing if not task.done()]:
+        if rest := self._writing():
+            await asyncio.wait(rest, timeout=LAST)
+        if rest := self._writing():
+            _log.error("replies could not be stored", extra={"fields": {"replies": len(rest)}})
+            for task in rest:
+                task.cancel()
             await asyncio.wait(rest)
 
     def cut(self) -> None:
@@ -253,17 +245,21 @@ class Replies:
         for reply in list(self._live.values()):
             reply.cut("interrupted")
 
+    def _writing(self) -> list[asyncio.Task[None]]:
+        return [reply.writing for reply in self._live.values() if reply.writing is not None]
+
     async def _write(
-        self, reply: _Reply, ticket: Ticket, stream: Callable[[], AsyncGenerator[StreamEvent, None]]
+        self, reply: Underway, ticket: Ticket, stream: Callable[[], AsyncGenerator[StreamEvent, None]]
     ) -> None:
         """Read the stream to its end, storing it meanwhile; then fold it, and tell those who follow."""
         storing = asyncio.create_task(self._store_log(reply))
-        reply.reading = asyncio.create_task(self._read(reply, ticket, stream))
-        if reply.wanted:
-            reply.reading.cancel()
+        reading = reply.reading = asyncio.create_task(self._read(reply, ticket, stream))
         try:
-            await asyncio.wait([reply.reading])
-            end = self._outcome(reply, reply.reading)
+            if reply.wanted:
+                reading.cancel()
+            await self._until_read(reply, reading)
+            ticket.leave()
+            end = self._outcome(reply, reading)
             reply.over.set()
             await storing
             reply.end = await self._fold(reply, end)
@@ -272,38 +268,65 @@ class Replies:
             reply.end = End("failed", failure=str(error) if isinstance(error, CierzoError) else "the answer was lost")
         finally:
             ticket.leave()
+            reply.over.set()
+            storing.cancel()
+            reading.cancel()
+            reply.end = reply.end or End("interrupted")
             del self._live[reply.id]
             reply.wake()
             self._count(reply)
 
+    async def _until_read(self, reply: Underway, reading: asyncio.Task[Finish]) -> None:
+        """Wait until the engine is done, or until it has had `WIND_UP` seconds to stop."""
+        cutting = asyncio.ensure_future(reply.cutting.wait())
+        try:
+            await asyncio.wait([reading, cutting], return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                await asyncio.wait([reading], timeout=WIND_UP)
+        finally:
+            cutting.cancel()
+        if not reading.done():
+            _log.error("an engine does not stop", extra={"fields": {"reply": reply.id}})
+            self._stuck.add(reading)
+            reading.add_done_callback(self._unstuck)
+
+    def _unstuck(self, reading: asyncio.Task[Finish]) -> None:
+        self._stuck.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # looked at, so that nobody is told that nobody did
+
     async def _read(
-        self, reply: _Reply, ticket: Ticket, stream: Callable[[], AsyncGenerator[StreamEvent, None]]
+        self, reply: Underway, ticket: Ticket, stream: Callable[[], AsyncGenerator[StreamEvent, None]]
     ) -> Finish:
         async with aclosing(ticket.turn()) as turns:
             async for position in turns:
                 reply.add(Phase("queued", position, seconds=time.monotonic() - reply.began))
-        async with aclosing(orderly(stream())) as events:
+        reply.waited = time.monotonic() - reply.began
+        async with aclosing(orderly(stream(), silence=self._silence)) as events:
             async for event in events:
+                if reply.wanted:  # an engine may swallow that it was cancelled
+                    raise asyncio.CancelledError
                 if isinstance(event, Finish):
-                    return replace(event, answer_tokens=event.answer_tokens + reply.kept)
+                    return reply.finished(event)
                 reply.add(event)
         raise EngineDied("the engine's answer ended without saying why: ask again")
 
-    def _outcome(self, reply: _Reply, reading: asyncio.Task[Finish]) -> End:
-        if reading.cancelled():
-            if reply.wanted == "stopped":
-                return End("stopped", reply.finish("stopped"))
-            return End("interrupted")
-        error = reading.exception()
-        if error is None:
+    def _outcome(self, reply: Underway, reading: asyncio.Task[Finish]) -> End:
+        error = None if not reading.done() or reading.cancelled() else reading.exception()
+        if reading.done() and not reading.cancelled() and error is None:
             finish = reading.result()
-            return End(finish.reason, finish)
+            failed = "the engine failed without saying why: ask again" if finish.reason == "failed" else ""
+            return End(finish.reason, finish, failed)
+        if reply.wanted == "stopped":
+            return End("stopped", reply.finish("stopped"))
+        if reply.wanted or error is None:
+            return End("interrupted")
         if not isinstance(error, CierzoError):
             _log.error("a reply failed unexpectedly", exc_info=error)
             error = EngineDied(f"the answer failed unexpectedly ({type(error).__name__}): ask again")
         return End("failed", reply.finish("failed"), str(error))
 
-    async def _store_log(self, reply: _Reply) -> None:
+    async def _store_log(self, reply: Underway) -> None:
         """Bring the log to the store, at most `FLUSH` seconds behind; say every `BEAT` seconds that the reply lives."""
         told = time.monotonic()
         while not reply.over.is_set():
@@ -311,15 +334,17 @@ class Replies:
                 await _first(told + BEAT, reply.grown, reply.over)
             await _first(told + FLUSH, reply.over)
             batch = reply.log[reply.stored :]
+            told = time.monotonic()
             try:
                 await self._insist(self._store.replies.log, reply.id, batch, after=reply.stored)
-            except CierzoError:  # somebody took it for dead and ended it, or it cannot be stored at all
+            except Exception as error:  # noqa: BLE001 - somebody took it for dead and ended it, or it cannot be stored
+                if not isinstance(error, CierzoError):
+                    _log.exception("a reply's log could not be stored")
                 reply.cut("lost")
                 return
             reply.stored += len(batch)
-            told = time.monotonic()
 
-    async def _fold(self, reply: _Reply, end: End) -> End:
+    async def _fold(self, reply: Underway, end: End) -> End:
         """Turn the log into the message, and return how it ended: another process may have been faster."""
         rest, store = reply.log[reply.stored :], self._store
         try:
@@ -330,7 +355,7 @@ class Replies:
                 return end
             if reply.wanted != "lost":
                 await self._insist(store.replies.log, reply.id, rest, after=reply.stored)
-            await self._insist(store.replies.interrupt, reply.id)
+            await self._insist(store.replies.interrupt, reply.id, writer=self.writer)
         except Conflict:
             pass  # it has an end already, which is told below
         except NotFound:
@@ -338,43 +363,22 @@ class Replies:
         return end_of(await self._insist(store.conversations.message, reply.id, owner=reply.owner))
 
     async def _insist(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        """Call the store until it answers; while the process ends, only a few times."""
+        """Call the store until it answers; `close` knows when that is too long."""
         tries = 0
         while True:
             try:
                 return await call(*args, **kwargs)
             except StoreUnavailable:
                 tries += 1
-                if self.closing and tries >= LAST_TRIES:
-                    raise
                 await asyncio.sleep(min(0.1 * tries, 1.0))
 
-    def _count(self, reply: _Reply) -> None:
+    def _count(self, reply: Underway) -> None:
         if self._telemetry is None or reply.end is None:
             return
         if reply.first:
             self._telemetry.began(reply.first - reply.began)
         written = reply.tokens - reply.kept
         self._telemetry.ended(reply.end.reason, written, reply.last - reply.first, reply.end.finish)
-
-    async def _sweep(self) -> None:
-        """Mark the replies of processes that have died ``interrupted``.
-
-        Clocks of other machines do not matter: what counts is how long the store has seen no sign while we looked.
-        """
-        quiet: dict[str, float] = {}
-        while True:
-            try:
-                found = {each.message: each.idle for each in await self._store.replies.unfinished()}
-                quiet = {name: min(quiet.get(name, idle), idle) for name, idle in found.items()}
-                for name in [name for name, idle in found.items() if idle - quiet[name] >= DEAD]:
-                    if name not in self._live and await self._store.replies.interrupt(name):
-                        _log.warning("a reply was interrupted", extra={"fields": {"reply": name}})
-            except NotFound:
-                pass  # it was removed meanwhile
-            except CierzoError:
-                quiet = {}  # nobody could give a sign while the store did not answer
-            await asyncio.sleep(SWEEP)
 
 
 def end_of(message: StoredMessage) -> End:
