@@ -43,6 +43,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/prefix.py
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/conversations.py
 	$(BIN)/python benchmarks/serve.py
 
 screenshots: $(VENV)/.dev system
