@@ -150,8 +150,8 @@ class Conversations:
     ) -> Prompt:
         """Return the prompt that `ask` would make, and change nothing. Raises what `ask` raises of these."""
         there = await self.store.conversations.get(conversation, owner=owner)
-        path = await self._path(conversation, there.head if parent == HEAD else parent, owner)
-        if system is not None and system != _system_of(path):
+        path = await self._paths.to(there.head if parent == HEAD else parent, conversation, owner=owner)
+        if system is not None and system != system_of(path):
             path = (*path, Message("system", system))
         return await self._prompt(path, text, sampling, DEFAULT_OPTIONS)
 
