@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOOK = 1.0
 """Seconds between two looks."""
 
-DEAD = 6.0
+DEAD = 5.0
 """Seconds of silence after which a writer counts as dead."""
 
 CREDIT = 2.0

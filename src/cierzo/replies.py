@@ -21,7 +21,7 @@ from cierzo.errors import CierzoError, Conflict, EngineDied, NotFound, Overloade
 from cierzo.messages import Finish, Phase
 from cierzo.orphans import Orphans
 from cierzo.store import new_id
-from cierzo.underway import End, Underway
+from cierzo.underway import End, Underway, first_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -48,8 +48,11 @@ WIND_UP = 5.0
 PATIENCE = 10.0
 """Seconds that whoever stops a reply waits until the store knows."""
 
-LAST = 1.5
-"""Seconds that storing the ends may take while the process ends. What is not stored by then is found later."""
+LAST = 1.0
+"""Seconds for which a store that is away is asked again while the process ends; what it lacks is found later."""
+
+LONGEST = 5.0
+"""Seconds for which the end waits for a store that neither answers nor refuses."""
 
 ENDING = 5.0
 """Seconds after which it is worth asking a process that ends again: another one will be there."""
@@ -75,6 +78,7 @@ class Replies:
         self._stuck: set[asyncio.Task[Finish]] = set()
         self._singly = Singly()
         self._sweeping: asyncio.Task[None] | None = None
+        self._until = float("inf")
         self.writer = new_id()
         self.closing = False
 
@@ -228,12 +232,13 @@ class Replies:
             await asyncio.wait([self._sweeping])
         until = time.monotonic() + grace
         if self._beginning:
-            await asyncio.wait(self._beginning, timeout=grace + LAST)
+            await asyncio.wait(self._beginning, timeout=grace + LONGEST)
         if (writing := self._writing()) and (left := until - time.monotonic()) > 0:
             await asyncio.wait(writing, timeout=left)
         self.cut()
+        self._until = time.monotonic() + LAST
         if rest := self._writing():
-            await asyncio.wait(rest, timeout=LAST)
+            await asyncio.wait(rest, timeout=LONGEST)
         if rest := self._writing():
             _log.error("replies could not be stored", extra={"fields": {"replies": len(rest)}})
             for task in rest:
@@ -263,6 +268,8 @@ class Replies:
             reply.over.set()
             await storing
             reply.end = await self._fold(reply, end)
+        except StoreUnavailable:  # and the process ends
+            _log.error("a reply's end could not be stored", extra={"fields": {"reply": reply.id}})
         except Exception as error:  # noqa: BLE001 - a job of its own has nobody to tell
             _log.exception("a reply could not be kept")
             reply.end = End("failed", failure=str(error) if isinstance(error, CierzoError) else "the answer was lost")
@@ -331,8 +338,8 @@ class Replies:
         told = time.monotonic()
         while not reply.over.is_set():
             if reply.stored == len(reply.log):
-                await _first(told + BEAT, reply.grown, reply.over)
-            await _first(told + FLUSH, reply.over)
+                await first_of(told + BEAT, reply.grown, reply.over)
+            await first_of(told + FLUSH, reply.over)
             batch = reply.log[reply.stored :]
             told = time.monotonic()
             try:
@@ -363,13 +370,15 @@ class Replies:
         return end_of(await self._insist(store.conversations.message, reply.id, owner=reply.owner))
 
     async def _insist(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        """Call the store until it answers; `close` knows when that is too long."""
+        """Call the store until it answers; at the end of the process not for long."""
         tries = 0
         while True:
             try:
                 return await call(*args, **kwargs)
             except StoreUnavailable:
                 tries += 1
+                if time.monotonic() > self._until:
+                    raise
                 await asyncio.sleep(min(0.1 * tries, 1.0))
 
     def _count(self, reply: Underway) -> None:
@@ -386,13 +395,3 @@ def end_of(message: StoredMessage) -> End:
     assert message.answer is not None
     assert message.answer.reason is not None
     return End(message.answer.reason, message.answer.finish, message.answer.failure)
-
-
-async def _first(until: float, *events: asyncio.Event) -> None:
-    """Wait until one of the events is set, or the clock shows ``until``."""
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, timeout=max(0.0, until - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for each in waiting:
-            each.cancel()

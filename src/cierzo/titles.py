@@ -13,7 +13,7 @@ SHORTEST = 10
 _READ = 10_000
 """Characters that are looked at: a title comes from the beginning, and a question may have millions."""
 
-_FENCE = re.compile(r"```[^\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_FENCE = re.compile(r"```(?:[^\n`]*\n)?(.*?)(?:```|\Z)", re.DOTALL)
 _OPENING = re.compile(r"\s*(?:(?:>|#{1,6}(?=\s)|[-+*](?=\s)|\d{1,9}[.)](?=\s))\s*)*")
 _LINK = re.compile(r"!?\[([^\[\]\n]{1,200})\]\([^()\s]{1,500}\)")
 _EMPHASIS = re.compile(r"(?<!\w)(\*{1,3}|_{1,3}|~~|`{1,2})(?=\S)([^\n]{1,200}?)(?<=\S)\1(?!\w)")

@@ -111,3 +111,13 @@ class Underway:
 
 def _same(one: StreamEvent, other: Phase) -> bool:
     return isinstance(one, Phase) and replace(one, seconds=other.seconds) == other
+
+
+async def first_of(until: float, *events: asyncio.Event) -> None:
+    """Wait until one of the events is set, or the clock shows ``until``."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=max(0.0, until - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waiting:
+            each.cancel()
