@@ -75,8 +75,8 @@ def body_of(place, reply, last, size=None):
     HTTP/1.0, so that the body comes as it is and not in chunks with lengths between.
     """
     with socket.create_connection(place, timeout=60) as connection:
-        head = f"GET /api/replies/{reply}/events HTTP/1.0\r\nHost: {place[0]}:{place[1]}\r\nLast-Event-ID: {last}\r\n\r\n"
-        connection.sendall(head.encode())
+        asked = f"GET /api/replies/{reply}/events HTTP/1.0\r\nHost: {place[0]}:{place[1]}\r\n"
+        connection.sendall(f"{asked}Last-Event-ID: {last}\r\n\r\n".encode())
         received = b""
         while b"\r\n\r\n" not in received:
             received += _more(connection)

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -29,7 +30,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Live:
-    """A server that runs. Close it, or let the fixture do so."""
+    """A server that runs, with a home of its own. Close it, or let the fixture do so."""
 
     def __init__(self, engine, **options):
         grace = options.pop("grace", 1.0)
@@ -44,7 +45,8 @@ class Live:
             self.loop = asyncio.get_running_loop()
             opened.set()
 
-        settings = Settings.load({"port": 0, "grace": grace, **chosen})
+        self.home = tempfile.TemporaryDirectory()  # a session's fixture comes before a test's own home
+        settings = Settings.load({"port": 0, "grace": grace, "home": self.home.name, **chosen})
         self.server = Server(self.work, settings, functools.partial(open_conversations, settings), announce)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
         self.thread.start()
@@ -56,11 +58,18 @@ class Live:
     def get(self, path, **more):
         return httpx.get(self.url + path, timeout=60, **more)
 
+    def patch(self, path, body):
+        return httpx.patch(self.url + path, json=body, timeout=60)
+
+    def delete(self, path):
+        return httpx.delete(self.url + path, timeout=60)
+
     def close(self):
         self.server.should_exit = True
         self.thread.join(30)
         assert not self.thread.is_alive()
         self.socket.close()
+        self.home.cleanup()
 
 
 class Pace:
