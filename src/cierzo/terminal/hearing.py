@@ -133,6 +133,16 @@ async def hear(
     return heard
 
 
+async def attend(
+    events: AsyncGenerator[StreamEvent, None], screen: Screen, show: Callable[[StreamEvent, Heard], None]
+) -> Heard:
+    """Follow a stream to its end, whatever is pressed: as `hear`, for an answer that somebody else stops."""
+    heard = Heard()
+    with Clock(screen) as clock:
+        await _follow(events, clock, heard, show)
+    return heard
+
+
 async def _follow(
     events: AsyncGenerator[StreamEvent, None], clock: Clock, heard: Heard, show: Callable[[StreamEvent, Heard], None]
 ) -> None:
@@ -166,7 +176,7 @@ async def interruptible(work: Any) -> bool:
         pressed = True
         task.cancel()
 
-    with _on_interrupt(press):
+    with on_interrupt(press):
         try:
             await task
         except asyncio.CancelledError:
@@ -180,7 +190,7 @@ async def interruptible(work: Any) -> bool:
 
 
 @contextmanager
-def _on_interrupt(act: Callable[[], None]) -> Iterator[None]:
+def on_interrupt(act: Callable[[], None]) -> Iterator[None]:
     """Call ``act`` in the event loop at Ctrl+C, instead of raising KeyboardInterrupt wherever the program is."""
     loop = asyncio.get_running_loop()
     before = signal.getsignal(signal.SIGINT)

@@ -17,6 +17,7 @@ import orjson
 from cierzo.errors import BadInput
 from cierzo.store.transfer import Draft, packed
 from cierzo.transfer import form, kinds
+from cierzo.transfer.markdown import export_markdown
 from cierzo.transfer.scanner import Scanner
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from cierzo.store import Conversation, Store
 
-__all__ = ["FORMAT", "MAX_MESSAGES", "VERSION", "Imported", "export_json", "import_json"]
+__all__ = ["FORMAT", "MAX_MESSAGES", "VERSION", "Imported", "export_json", "export_markdown", "import_json"]
 
 FORMAT = "cierzo-conversations"
 VERSION = 1
