@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +13,7 @@ import click
 from pydantic import SecretStr
 
 from cierzo.conversations import CONTINUED
-from cierzo.errors import BadInput, BadText, NotFound
+from cierzo.errors import BadInput, BadText, HomeNotWritable, NotFound
 from cierzo.messages import Message
 from cierzo.terminal import commands
 from cierzo.terminal.flags import Doors, model_flags, sampling_flags, sampling_of, system_flag
@@ -106,10 +107,15 @@ async def _service(doors: Doors, settings: Settings, *, save: bool) -> AsyncIter
             settings = settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{folder}/cierzo.db")})
         model = doors.open_chat(settings)
         await closing.enter_async_context(opened(model))
-        service = await doors.open_conversations(settings, model)
+        try:
+            service = await doors.open_conversations(settings, model)
+        except HomeNotWritable as denied:
+            raise HomeNotWritable(f"{denied}, or keep nothing with --no-save") from None
         closing.push_async_callback(service.store.close)
         closing.push_async_callback(model.close)
         closing.push_async_callback(service.replies.close)
+        if settings.log == "warning":  # what became of another process's answer is said in its place
+            logging.getLogger("cierzo.replies").setLevel("ERROR")
         service.replies.start()
         yield service
 
@@ -153,10 +159,8 @@ async def resume(talk: Talk, wanted: str) -> None:
 
 async def _offer(talk: Talk) -> None:
     """Say what became of the last answer, where it is not whole."""
-    if talk.last and talk.last.answer and talk.last.answer.state == "writing":
-        talk.screen.note(say("elsewhere"))
-        if not await talk.watch():
-            raise commands.Leave
+    if talk.last and talk.last.answer and talk.last.answer.state == "writing" and not await talk.watch():
+        raise commands.Leave
     answer = talk.last.answer if talk.last else None
     at_its_end = talk.last is not None and talk.parent in (talk.last.id, talk.last.parent)
     if answer and at_its_end and answer.reason in CONTINUED:

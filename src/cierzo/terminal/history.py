@@ -12,6 +12,7 @@ from cierzo.errors import BadInput, NotFound
 from cierzo.store import Store
 from cierzo.terminal.events import Lines, reported
 from cierzo.terminal.flags import Doors, json_flag
+from cierzo.terminal.language import say
 from cierzo.terminal.render import Screen, one_line, pad, width_of
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def restore(doors: Doors, /, conversations: tuple[str, ...]) -> None:
 def turns(screen: Screen, path: Sequence[StoredMessage], *, before: int) -> None:
     """Show messages of a conversation as they looked when they were said."""
     if before:
-        screen.line(f"… {before}", "dim")
+        screen.line(say("earlier", count=before), "dim")
     for message in path:
         if message.role == "system":
             screen.line(f"[{one_line(message.text)}]", "dim")

@@ -122,10 +122,21 @@ class Talk:
         assert self.last is not None
         if self.parent == self.last.id:
             self.path.pop()
+        if not self.screen.live:
+            self.screen.note(say("elsewhere"))
         with self.hush():
-            heard = await hear(self._events(self.last.id), self.screen, self._shown(0))
+            try:
+                await hear(self._events(self.last.id), self.screen, self._followed, waiting=say("elsewhere"))
+            except EngineError as failed:
+                self.screen.error(str(failed))
             await self._take(self.last.id)
-        return heard.finish is not None and self.last.answer is not None and self.last.answer.state == "done"
+        return self.last.answer is not None and self.last.answer.state == "done"
+
+    def _followed(self, event: StreamEvent, heard: Heard) -> None:
+        if isinstance(event, Token):
+            self.screen.write(event.text)
+        elif isinstance(event, Finish) and heard.tokens:
+            self.screen.write("\n")
 
     async def _turn(self, begin: Callable[[], Awaitable[StoredMessage]], text: str = "") -> None:
         try:
