@@ -336,6 +336,13 @@ class Tokens(BaseModel):
     prompt: PromptMade
 
 
+class Imported(BaseModel):
+    """What an import has added."""
+
+    conversations: list[str] = Field(description="their ids now, in the order of the file")
+    messages: int
+
+
 class PhaseEvent(BaseModel):
     """`event: phase`: what happens before the first token."""
 

@@ -87,7 +87,7 @@ def _described() -> dict[int | str, dict[str, Any]]:
         "contentSchema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]},
     }
     properties = {
-        "id": {"type": "integer"},
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
         "event": {"type": "string", "enum": ["phase", "token", "end", "error"]},
         "data": data,
     }

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from cierzo.api import conversations, openai, ops, replies, tgi, wording
+from cierzo.api import conversations, openai, ops, replies, tgi, transfers, wording
 from cierzo.api.conversations_types import EndEvent, PhaseEvent
 from cierzo.api.gate import Gate, PatientOnce
 from cierzo.api.openai_types import ChatChunk, CompletionAnswer
@@ -72,6 +72,7 @@ def application(work: Work, *, host: str = "127.0.0.1", slots: int = 1) -> Gate:
         tgi.router(work),
         conversations.router(work),
         replies.router(work),
+        transfers.router(work),
         ops.router(work),
     )
     for router in routers:

@@ -23,7 +23,8 @@ def refusal(error: Exception) -> Refusal:
     if isinstance(error, RequestValidationError):
         return _worded(BadInput.status, BadInput.__name__, _wrong(error))
     if isinstance(error, CierzoError):
-        return _worded(error.status, type(error).__name__, str(error), getattr(error, "retry_after", None))
+        kind = next(each.__name__ for each in type(error).__mro__ if each.__module__ == CierzoError.__module__)
+        return _worded(error.status, kind, str(error), getattr(error, "retry_after", None))
     sentence = f"unexpected {type(error).__name__}: look into the server's log"
     return _worded(500, CierzoError.__name__, sentence)
 
