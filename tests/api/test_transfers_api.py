@@ -33,6 +33,12 @@ def test_out_and_in_again(live):
     everything = server.get("/api/export")
     assert [len(json.loads(each.content)["conversations"]) for each in (one, everything)] == [1, 2]
 
+    reading = server.get(f"/api/conversations/{conversation}/export?format=markdown")
+    assert reading.headers["Content-Type"] == "text/markdown; charset=utf-8"
+    assert reading.headers["Content-Disposition"] == 'attachment; filename="conversations.md"'
+    assert "¿Quién eres?" in reading.text
+    assert "Hola, amigo." in reading.text
+
     added = sent(other, everything.content)
     assert (added.status_code, added.json()["messages"]) == (201, 2)
     assert set(told(other)) == set(added.json()["conversations"])

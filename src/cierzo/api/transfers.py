@@ -15,7 +15,7 @@ from cierzo.api.gate import MOST_FILE, too_long
 from cierzo.api.wire import ClientGoneError, Download, json_response, routes_worded
 from cierzo.api.wording import ERRORS, refusal
 from cierzo.errors import BadInput
-from cierzo.transfer import export_json, import_json
+from cierzo.transfer import export_json, export_markdown, import_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ FILE_WITHIN = 600.0
 
 IN_MEMORY = 1_000_000
 
-Format = Literal["json"]
+Format = Literal["json", "markdown"]
 
 _MEDIA = {"json": "application/json", "markdown": "text/markdown; charset=utf-8"}
 _WORDS = "The file. `json` has everything and can be imported; `markdown`, the branch in use, is for reading"
@@ -81,7 +81,7 @@ def router(work: Work) -> APIRouter:
 
 
 def _file(work: Work, chosen: Sequence[Conversation], form: Format) -> Response:
-    parts = export_json(work.service.store, chosen)
+    parts = (export_json if form == "json" else export_markdown)(work.service.store, chosen)
     name = f"conversations.{'json' if form == 'json' else 'md'}"
     return Download(parts, refusal, name=name, media_type=_MEDIA[form])
 
