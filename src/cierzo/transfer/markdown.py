@@ -74,7 +74,7 @@ def _reaches_on(lines: list[str]) -> bool:
     """Whether a fence may stay open or HTML begin; where it is not easily seen, yes."""
     fence = ""
     for line in lines:
-        if fence and line.startswith(fence) and set(line.rstrip()) == {fence[0]}:
+        if fence and line.startswith(fence) and set(line.rstrip(" \t")) == {fence[0]}:
             fence = ""
         elif fence:
             continue

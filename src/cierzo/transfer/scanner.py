@@ -89,7 +89,9 @@ class Scanner:
             except ValueError as wrong:  # ours, of the hooks; or a number with thousands of digits
                 self.broken(str(wrong).partition(":")[0])
             else:
-                if end < len(self._text) or not self._more(step):  # a number may go on in what is not yet read
+                # A number may go on in what is not yet read, behind its point or its exponent's sign.
+                open_end = isinstance(found, (int, float)) and end + len("e+") >= len(self._text)
+                if not open_end or not self._more(step):
                     self._at = end
                     return found
             step *= 2
