@@ -26,7 +26,7 @@ test: $(VENV)/.dev system
 	$(BIN)/python -m pytest $(ARGS)
 
 faults: $(VENV)/.dev system
-	CIERZO_FAULT_ROUNDS=100 $(BIN)/python -m pytest -s tests/contract/test_faults.py $(ARGS)
+	CIERZO_FAULT_ROUNDS=100 $(BIN)/python -m pytest -s tests/contract/test_faults.py tests/contract/test_transfer_stores.py $(ARGS)
 	CIERZO_EVERY_BYTE=1 $(BIN)/python -m pytest -s tests/api/test_following.py $(ARGS)
 
 check: $(VENV)/.dev
