@@ -55,6 +55,17 @@ async def talk(engine, *lines, to=None, **options):
         return made
 
 
+async def until_running(engine):
+    while not engine.running:  # noqa: ASYNC110 - an engine gives no sign of it
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+
+
+async def press_ctrl_c(engine):
+    await until_running(engine)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def said(made):
     return [message.text for message in made.path]
 
@@ -221,8 +232,9 @@ async def test_a_line_with_a_space_before_the_slash_is_a_question():
 
 async def test_ctrl_c_stops_the_answer_and_keeps_what_was_said():
     engine = Scripted(["Half", " an", Wait(), "never"], "Whole.")
-    asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)
+    pressing = asyncio.create_task(press_ctrl_c(engine))
     made = await talk(engine, "go", "/show", "and?")
+    await pressing
     assert out(made) == "Half an\nWhole.\n"
     assert err(made).splitlines()[0] == "[stopped]"
     assert "ended with stopped" in err(made)
@@ -233,15 +245,16 @@ async def test_ctrl_c_stops_the_answer_and_keeps_what_was_said():
 
 async def test_ctrl_c_before_the_first_token_keeps_the_question():
     engine = Scripted([Wait()], "Now.")
-    asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)
+    pressing = asyncio.create_task(press_ctrl_c(engine))
     made = await talk(engine, "go", "/retry")
+    await pressing
     assert said(made) == ["go", "Now."]
 
 
 async def test_being_cancelled_is_not_being_stopped():
     engine = Scripted([Wait()])
     task = asyncio.create_task(talk(engine, "go"))
-    await asyncio.sleep(0.1)
+    await until_running(engine)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
