@@ -104,11 +104,13 @@ def test_killed_in_the_middle_of_an_answer(start):
     thread = threading.Thread(target=follow)
     with Pace() as pace:
         thread.start()
-        until(lambda: len(came) >= 60)
+        until(lambda: len(came) >= 80)
         killed = time.monotonic()
         served.process.kill()
         join([thread])
-    early = sum(at < killed - 1.0 * pace.factor for at in came)
+    # However slow the machine: a bound that grew without end would let every loss pass.
+    early = sum(at < killed - min(pace.factor, 2.0) for at in came)
+    assert early >= 10
 
     again = start()
     with Pace() as pace:
