@@ -257,6 +257,21 @@ async def test_a_sender_that_is_cancelled_leaves_an_answer_that_is_written(talk:
     assert (talk.admission.running, talk.admission.waiting) == (0, 0)
 
 
+async def test_what_is_said_is_stored_while_it_is_said(tmp_path: Path) -> None:
+    async with talking(tmp_path, Scripted(Reply.of([" eco"], repeat=True, delay=0.02))) as talk:
+        answer = (await talk.ask(talk.here, "q", owner=None)).answer.id
+        stored = set()
+        async for number, _ in talk.follow(answer, owner=None):
+            if number % 10 == 0:
+                page = await talk.store.replies.events(answer, owner=None)
+                assert "".join(event.text for event in page.events if isinstance(event, Token)) == " eco" * page.logged
+                stored.add(page.logged)
+            if number == 150:
+                break
+        assert len(stored) >= 3, "three seconds of text, at most half a second in memory only"
+        await talk.stop(answer, owner=None)
+
+
 async def test_closing_with_grace_lets_answers_finish(tmp_path: Path) -> None:
     async with talking(tmp_path, Scripted(Reply.of(WORDS, delay=0.02))) as talk:
         answer = (await talk.ask(talk.here, "cuenta", owner=None)).answer.id

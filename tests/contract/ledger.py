@@ -25,7 +25,7 @@ SCRIPT = """
 text = "{words}"
 delay = 0.02
 """
-WORDS = " ".join(f"palabra{number}" for number in range(40))
+WORDS = " ".join(f"palabra{number}" for number in range(120))
 BROKEN = (httpx.TransportError, httpx.StreamError)
 
 
@@ -229,4 +229,4 @@ def _so_far(turn: Turn) -> tuple[list[float], list[str]]:
 
 
 def pause(rng: random.Random) -> float:
-    return rng.uniform(0.3, 2.5)
+    return rng.uniform(0.5, 3.5)

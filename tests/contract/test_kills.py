@@ -77,7 +77,7 @@ async def test_kill_9_under_load(database: str, request: pytest.FixtureRequest, 
     assert found.wrong == []
     assert found.interrupted
     # A commit may take as long as requests do, which on a machine that others use too may be seconds.
-    assert found.cut < 1.0 + 2 * slowest
+    assert found.cut < 1.0 + slowest
     assert max(marks) < MARKED_WITHIN + 2 * slowest
 
 
