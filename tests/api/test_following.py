@@ -22,7 +22,7 @@ STEP = 1 if os.environ.get("CIERZO_EVERY_BYTE") else 11
 WORDS = [f"{chr(97 + number % 26)}" for number in range(200)]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_cut_at_every_byte_and_resumed(live):
     """Half of the cuts fall into an answer that is being written, the others into one that is done."""
     server = live(Scripted(Reply.of([*WORDS, Wait()])))
