@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@echo "make chat         set everything up and open the chat in the browser"
 	@echo "make test         set everything up and run all tests"
-	@echo "make faults       the tests with killed processes, many more rounds of them"
+	@echo "make faults       the tests with killed processes and broken engines, many more rounds of them"
 	@echo "make check        format, lint, strict types, import floors"
 	@echo "make format       put the code into the project's format"
 	@echo "make bench        the speed figures, as ratios measured in one run"
@@ -26,7 +26,10 @@ test: $(VENV)/.dev system
 	$(BIN)/python -m pytest $(ARGS)
 
 faults: $(VENV)/.dev system
-	CIERZO_FAULT_ROUNDS=100 $(BIN)/python -m pytest -s tests/contract/test_faults.py $(ARGS)
+	CIERZO_FAULT_ROUNDS=100 CIERZO_KILL_ROUNDS=50 CIERZO_RESTART_ROUNDS=20 CIERZO_TAB_STEPS=10000 \
+	  CIERZO_EVERY_BYTE=1 $(BIN)/python -m pytest -s tests/contract/test_faults.py tests/contract/test_kills.py \
+	  tests/contract/test_tabs.py tests/contract/test_transfer_stores.py tests/test_replies.py \
+	  tests/api/test_engine_faults.py tests/api/test_following.py $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -43,6 +46,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/prefix.py
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/conversations.py
 	$(BIN)/python benchmarks/serve.py
 
 screenshots: $(VENV)/.dev system

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
+from talking import until
 
+from cierzo import chat as chat_module
 from cierzo.chat import Chat, PromptOptions
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import BadText, EngineDied, PromptTooLong
@@ -122,3 +127,44 @@ async def test_a_nul_that_a_model_writes_does_not_break_the_conversation() -> No
     answer = await Chat(Scripted(["a", Token(771, "\x00"), "b"])).answer(QUESTION)
     assert answer.text == "a\x00b"
     assert answer.message.text == "a\ufffdb"
+
+
+async def test_the_models_file_is_known_by_its_hash(tmp_path: Path) -> None:
+    chat = Chat(Scripted())
+    chat.engine.file = tmp_path / "model"
+    chat.engine.file.write_bytes(b"x" * 3_000_000)
+    assert chat.model_hash == ""
+    await chat.start()
+    await until(lambda: chat.model_hash)
+    assert chat.model_hash == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+    await chat.close()
+
+
+async def test_a_large_file_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_module, "_BLOCK", 1)  # forty million steps
+    chat = Chat(Scripted())
+    chat.engine.file = tmp_path / "model"
+    chat.engine.file.write_bytes(b"x" * 40_000_000)
+    await chat.start()
+    await asyncio.sleep(0.05)
+    await chat.close()
+    assert chat.model_hash == ""
+
+
+async def test_a_file_that_cannot_be_read_has_no_hash(tmp_path: Path) -> None:
+    chat = Chat(Scripted())
+    chat.engine.file = tmp_path / "none"
+    await chat.start()
+    await chat.close()
+    assert chat.model_hash == ""
+
+
+async def test_tokens_begun_with_end_the_prompt() -> None:
+    chat = Chat(Scripted())
+    begun = [Token(2345, "Ho"), Token(2346, "la")]
+    plain, prompt = await chat.prompt(QUESTION), await chat.prompt(QUESTION, begun=begun)
+    assert prompt.ids == (*plain.ids, 2345, 2346)
+    assert prompt.text == plain.text + "Hola"
+    assert (plain.leading_space, prompt.leading_space) == (True, False)
+    with pytest.raises(PromptTooLong):
+        await chat.prompt(QUESTION, begun=begun * 5000)

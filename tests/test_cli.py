@@ -362,7 +362,7 @@ def test_a_model_file_that_may_not_be_read(tmp_path):
     one_line(done, 2 if path.is_dir() else 1, "locked.gguf")
 
 
-@pytest.mark.parametrize("command", [["ask"], ["tokens"], ["chat"]])
+@pytest.mark.parametrize("command", [["ask"], ["tokens"], ["chat", "--no-save"]])
 def test_a_home_that_cannot_be_written_does_not_matter(command):
     done = cierzo(*command, *SCRIPTED, stdin=b"hi\n", env={"CIERZO_HOME": "/dev/null/home"})
     assert done.returncode == 0, done.stderr

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cierzo import catalog
+from cierzo.admission import Admission
 from cierzo.chat import Chat
 from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import BadSetting
 
 if TYPE_CHECKING:
+    from cierzo.conversations import Conversations
     from cierzo.engines.base import Engine
     from cierzo.settings import Settings
+    from cierzo.telemetry import Telemetry
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -37,6 +41,22 @@ def open_chat(settings: Settings) -> Chat:
     return Chat(open_engine(settings))
 
 
+async def open_conversations(settings: Settings, chat: Chat, telemetry: Telemetry | None = None) -> Conversations:
+    """Open the store that ``settings`` names, and what people do in it. Close its ``replies``, then its ``store``.
+
+    Raises:
+        BadSetting: ``database_url`` cannot be used.
+        CierzoError: What `cierzo.store.Store.open` raises.
+    """
+    # The database's library takes a third of a second to import, and one answer in the terminal needs none.
+    from cierzo.conversations import Conversations  # noqa: PLC0415
+    from cierzo.replies import Replies  # noqa: PLC0415
+    from cierzo.store import Store  # noqa: PLC0415
+
+    store = await Store.open(settings)
+    return Conversations(chat, store, Replies(store, telemetry), Admission(settings.slots))
+
+
 def serve_page(settings: Settings, *, open_browser: bool) -> None:
     """Serve the page until Ctrl+C or SIGTERM.
 
@@ -54,8 +74,8 @@ def serve_api(settings: Settings) -> None:
 
     Raises:
         BadSetting: The address is taken, or other machines could reach it and ``insecure`` is not set.
-        CierzoError: What `open_engine` raises.
+        CierzoError: What `open_engine` and `open_conversations` raise.
     """
     from cierzo.api import serve  # noqa: PLC0415 - fastapi takes half a second to import, and only servers need it
 
-    serve(open_chat(settings), settings)
+    serve(open_chat(settings), settings, partial(open_conversations, settings))

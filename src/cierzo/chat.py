@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import threading
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from cierzo import prompt as prompts
 from cierzo.errors import EngineDied
-from cierzo.messages import Finish, Message, Prompt, Sampling, Token
+from cierzo.messages import Finish, Message, Piece, Prompt, Sampling, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
+    from pathlib import Path
 
     from cierzo.engines.base import Engine
     from cierzo.messages import StreamEvent
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 RESERVE_SHARE = 4
 """At most this fraction (one in so many) of the window is kept free for the answer while old turns would still fit.
 A large max_new_tokens must not throw away the conversation: the answer may then end with ``length`` instead."""
+
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,8 @@ class Chat:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._hash: asyncio.Task[str] | None = None
+        self._closed = threading.Event()
 
     async def prompt(
         self,
@@ -86,25 +93,36 @@ class Chat:
         sampling: Sampling = DEFAULT_SAMPLING,
         *,
         options: PromptOptions = DEFAULT_OPTIONS,
+        begun: Sequence[Token] = (),
     ) -> Prompt:
         """Make the prompt for these messages, the last of which is the question (or an answer to continue).
 
         Tokenising runs beside the event loop, since a long text takes a while.
+
+        Args:
+            messages: The conversation, oldest first.
+            sampling: ``max_new_tokens`` is kept free where old turns can make room.
+            options: How messages become a prompt.
+            begun: Tokens that the answer has already; the prompt ends with exactly these ids.
 
         Raises:
             PromptTooLong: The last question alone does not fit the model's window.
             BadText: There is no question.
         """
         info = self.engine.describe()
-        return await asyncio.to_thread(
+        prompt = await asyncio.to_thread(
             prompts.build,
             messages,
             info.template,
-            context=info.context,
+            context=info.context - len(begun),
             reserve=min(sampling.max_new_tokens, info.context // RESERVE_SHARE),
             system=options.system,
             consecutive=options.consecutive,
         )
+        if not begun:
+            return prompt
+        written = Piece("".join(token.text for token in begun), tuple(token.id for token in begun), control=False)
+        return replace(prompt, pieces=(*prompt.pieces, written), leading_space=False)
 
     async def stream(
         self,
@@ -165,12 +183,37 @@ class Chat:
         """How many times the engine's process was started again, if it has one."""
         return int(getattr(self.engine, "restarts", 0))
 
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the model's file in hex; empty where there is no file here, or while it is being computed."""
+        return self._hash.result() if self._hash and self._hash.done() and not self._hash.cancelled() else ""
+
     async def start(self) -> None:
         """Begin to load the model, if the engine can do that ahead. Returns at once."""
         start = getattr(self.engine, "start", None)
         if start is not None:
             start()
+        file = getattr(self.engine, "file", None)
+        if file is not None and self._hash is None:
+            self._hash = asyncio.create_task(asyncio.to_thread(_sha256, file, self._closed))
 
     async def close(self) -> None:
         """Free the engine. May be called twice."""
+        self._closed.set()
         await self.engine.close()
+        if self._hash is not None:
+            await asyncio.wait([self._hash])
+
+
+def _sha256(file: Path, enough: threading.Event) -> str:
+    """Return the hash of a file; empty if it cannot be read, or if it was ``enough`` before the end."""
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as opened:
+            while block := opened.read(_BLOCK):
+                if enough.is_set():
+                    return ""
+                digest.update(block)
+    except OSError:
+        return ""  # the engine says what is wrong with the file
+    return digest.hexdigest()

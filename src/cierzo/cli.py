@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 COMMANDS = {
     "ask": ("cierzo.terminal.ask", "Print one answer."),
     "chat": ("cierzo.terminal.chat", "Talk in the terminal."),
+    "history": ("cierzo.terminal.history", "List, show, search and remove conversations."),
+    "export": ("cierzo.terminal.transfer", "Write conversations to a file."),
+    "import": ("cierzo.terminal.transfer", "Read conversations from a file."),
     "prompt": ("cierzo.terminal.prompt", "Print exactly what the model is given."),
     "tokens": ("cierzo.terminal.tokens", "Print an answer with every token's probability."),
     "serve": ("cierzo.terminal.serve", "Serve the API of OpenAI and of TGI, without the page."),
@@ -45,7 +48,10 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = getattr(module, cmd_name, None) or getattr(
+            module, f"{cmd_name}_"
+        )  # `import` is a word of Python
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
@@ -75,7 +81,9 @@ def cierzo(ctx: click.Context, /, no_open: bool, **flags: Any) -> None:
 
     Without a command, the chat opens in the browser. Settings also come from CIERZO_* variables and from cierzo.toml.
     """
-    doors = importlib.import_module("cierzo.terminal.flags").Doors(_open_chat, VERSION, flags, _serve_api)
+    doors = importlib.import_module("cierzo.terminal.flags").Doors(
+        _open_chat, VERSION, flags, _serve_api, _open_service
+    )
     ctx.obj = doors
     if ctx.invoked_subcommand is None:
         importlib.import_module("cierzo.app").serve_page(doors.settings({}), open_browser=not no_open)
@@ -83,6 +91,10 @@ def cierzo(ctx: click.Context, /, no_open: bool, **flags: Any) -> None:
 
 def _open_chat(settings: Settings) -> Any:
     return importlib.import_module("cierzo.app").open_chat(settings)
+
+
+def _open_service(settings: Settings, chat: Any) -> Any:
+    return importlib.import_module("cierzo.app").open_conversations(settings, chat)
 
 
 def _serve_api(settings: Settings) -> None:

@@ -1,7 +1,8 @@
-"""The fixtures of the API's tests; `serving` has them, under a name that no other folder's helpers share."""
+"""The fixtures of the API's tests; they lie in modules whose names no other folder's helpers share."""
 
 from __future__ import annotations
 
+from serve_process import start
 from serving import demo, echo, live
 
-__all__ = ["demo", "echo", "live"]
+__all__ = ["demo", "echo", "live", "start"]

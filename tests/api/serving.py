@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -15,6 +17,7 @@ import pytest
 from cierzo import catalog
 from cierzo.api.server import Server
 from cierzo.api.work import Work
+from cierzo.app import open_conversations
 from cierzo.chat import Chat
 from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.script import Reply
@@ -27,10 +30,11 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Live:
-    """A server that runs. Close it, or let the fixture do so."""
+    """A server that runs, with a home of its own. Close it, or let the fixture do so."""
 
     def __init__(self, engine, **options):
         grace = options.pop("grace", 1.0)
+        chosen = options.pop("settings", {})
         self.engine = engine
         self.work = Work(Chat(engine), Telemetry(), **options)
         self.socket = listen("127.0.0.1", 0)
@@ -41,7 +45,9 @@ class Live:
             self.loop = asyncio.get_running_loop()
             opened.set()
 
-        self.server = Server(self.work, Settings.load({"port": 0, "grace": grace}), announce)
+        self.home = tempfile.TemporaryDirectory()  # a session's fixture comes before a test's own home
+        settings = Settings.load({"port": 0, "grace": grace, "home": self.home.name, **chosen})
+        self.server = Server(self.work, settings, functools.partial(open_conversations, settings), announce)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
         self.thread.start()
         assert opened.wait(20)
@@ -52,11 +58,18 @@ class Live:
     def get(self, path, **more):
         return httpx.get(self.url + path, timeout=60, **more)
 
+    def patch(self, path, body):
+        return httpx.patch(self.url + path, json=body, timeout=60)
+
+    def delete(self, path):
+        return httpx.delete(self.url + path, timeout=60)
+
     def close(self):
         self.server.should_exit = True
         self.thread.join(30)
         assert not self.thread.is_alive()
         self.socket.close()
+        self.home.cleanup()
 
 
 class Pace:

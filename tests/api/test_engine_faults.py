@@ -75,7 +75,7 @@ FAULTS = {
     "dies before the first token": steps(EngineDied("it died")),
     "dies after the first token": steps("a", EngineDied("it died")),
     "dies after a phase": steps(Phase("reading", 1, 2), EngineDied("it died")),
-    "dies after many tokens": steps(*["a"] * 300, EngineDied("it died")),
+    "dies after many tokens": steps(*["a"] * 200, EngineDied("it died")),
     "refuses": steps(EngineRefused("it would not")),
     "is missing": steps(EngineMissing("there is none")),
     "has a broken model": steps(ModelUnreadable("broken")),
@@ -126,7 +126,7 @@ def ends(route, events):
 
 def test_there_are_twenty():
     assert len(FAULTS) == 20
-    print(f"\n{len(FAULTS)} faults and {len(ODD)} oddities x {len(ROUTES)} routes, streamed and whole")
+    print(f"\n{len(FAULTS)} faults and {len(ODD)} oddities x {len(ROUTES)} routes, streamed and whole, and /api")
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, *ODD])
@@ -155,6 +155,38 @@ def test_every_answer_has_one_end(live, fault):
         assert server.engine.open == 0
     else:
         assert server.engine.running == 0
+
+
+def followed(server):
+    """Ask in a conversation, follow the answer, and return its events, and how the store says it ended."""
+    conversation = server.post("/api/conversations", {}).json()["id"]
+    asked = server.post(f"/api/conversations/{conversation}/messages", {"text": "Hi"}).json()
+    answer = asked["answers"][0]["id"]
+    said = server.get(f"/api/replies/{answer}/events").text
+    blocks = [
+        dict(line.split(": ", 1) for line in block.split("\n")) for block in said.split("\n\n") if "data: " in block
+    ]
+    assert [int(block["id"]) for block in blocks] == list(range(1, len(blocks) + 1))
+    return [(block["event"], json.loads(block["data"])) for block in blocks], server.get(
+        f"/api/replies/{answer}"
+    ).json()
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *ODD])
+def test_every_answer_in_a_conversation_has_one_end(live, fault):
+    server = live({**FAULTS, **ODD}[fault]())
+    server.work.service.replies._silence = 0.5 if "hangs" in fault else 60
+    events, stored = followed(server)
+    assert [name for name, _ in events].count("end") == 1, events[-3:]
+    assert "error" not in [name for name, _ in events]
+    name, end = events[-1]
+    assert name == "end"
+    expected = {"says stopped": "stopped"}.get(fault, "failed" if fault in FAULTS else "eos_token")
+    assert (end["reason"], stored["message"]["answer"]["reason"]) == (expected, expected)
+    assert bool(end["failure"]) == (expected == "failed")
+    assert "secret" not in json.dumps([events, stored])
+    assert stored["message"]["text"] == "".join(event["text"] for name, event in events if name == "token")
+    assert (server.work.service.admission.running, len(server.work.service.replies)) == (0, 0)
 
 
 def test_the_server_ending_cuts_an_answer_with_an_error(live):

@@ -46,6 +46,10 @@ class Postgres:
         """End it as a crash would, without a word to its clients, and start it again."""
         self.run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "restart")
 
+    def crash(self) -> None:
+        """End it without a word to its clients; `start` brings it back."""
+        self.run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
+
     def stop(self) -> None:
         self.run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
         shutil.rmtree(self.folder)

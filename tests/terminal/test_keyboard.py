@@ -250,7 +250,7 @@ def test_what_is_typed_during_an_answer_waits_for_the_next_line(tmp_path):
 
 
 def test_a_home_that_cannot_be_written_is_one_warning(tmp_path):
-    with chat(tmp_path, CIERZO_HOME="/dev/null/home") as seen:
+    with chat(tmp_path, "--no-save", CIERZO_HOME="/dev/null/home") as seen:
         warned = seen.prompt()
         seen.type("hello" + ENTER)
         seen.until("Fine.")

@@ -3,15 +3,20 @@
 import asyncio
 import os
 import signal
+from contextlib import asynccontextmanager
 
 import pytest
 from test_render import Terminal, screen
 
+from cierzo.app import open_conversations
 from cierzo.chat import Chat
 from cierzo.engines.script import Reply, Script, Wait
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import BadText, EngineDied, Overloaded
-from cierzo.messages import Message, Phase, Sampling
+from cierzo.messages import Phase, Sampling
+from cierzo.settings import Settings
+from cierzo.store import Store
+from cierzo.terminal import commands
 from cierzo.terminal.chat import converse
 from cierzo.terminal.commands import COMMANDS
 from cierzo.terminal.talk import Talk
@@ -30,10 +35,48 @@ class Typed:
         return line
 
 
+@asynccontextmanager
+async def serving(engine):
+    """What people do in conversations, on the database in this test's home."""
+    chat = Chat(engine)
+    service = await open_conversations(Settings.load(), chat)
+    try:
+        yield service
+    finally:
+        await service.replies.close()
+        await chat.close()
+        await service.store.close()
+
+
 async def talk(engine, *lines, to=None, **options):
-    made = Talk(Chat(engine), to or screen(terminal=False), **options)
-    await converse(made, Typed(*lines))
-    return made
+    async with serving(engine) as service:
+        made = Talk(service, to or screen(terminal=False), **options)
+        await converse(made, Typed(*lines))
+        return made
+
+
+async def until_running(engine):
+    while not engine.running:  # noqa: ASYNC110 - an engine gives no sign of it
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+
+
+async def press_ctrl_c(engine):
+    await until_running(engine)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def said(made):
+    return [message.text for message in made.path]
+
+
+async def tree_of(made):
+    """What the store has, read anew."""
+    store = await Store.open(Settings.load())
+    try:
+        return await store.conversations.open(made.conversation, owner=None)
+    finally:
+        await store.close()
 
 
 def out(made):
@@ -49,7 +92,7 @@ async def test_answers_go_to_standard_output_and_make_the_next_prompt():
     made = await talk(engine, "hola", "", "  ", "¿qué tal?")
     assert (out(made), err(made)) == ("Hola.\nBien.\n", "")
     assert engine.asked[1].prompt.text == "<s>[INST] hola[/INST] Hola.</s>[INST] ¿qué tal?[/INST]"
-    assert made.messages[1].ids == tuple(token.id for token in engine.script.replies[0].steps)
+    assert said(made) == ["hola", "Hola.", "¿qué tal?", "Bien."]
 
 
 async def test_system_and_sampling_reach_the_engine():
@@ -76,7 +119,8 @@ async def test_set_takes_every_name_and_shows_it():
     )
     assert made.sampling == Sampling(0.0, 7, 0.5, 1.5, 3, 0.1, 5, ("a b", "\n"), 2)
     assert err(made).endswith("stop 'a b' '\\n'\n")
-    await converse(made, Typed("/set seed none", "/set stop -"))
+    await commands.run(made, "/set seed none")
+    await commands.run(made, "/set stop -")
     assert (made.sampling.seed, made.sampling.stop) == (None, ())
 
 
@@ -118,13 +162,16 @@ async def test_retry_asks_again_without_the_old_answer():
     made = await talk(engine, "/retry", "hi", "/retry")
     assert out(made) == "one\ntwo\n"
     assert engine.asked[0].prompt.text == engine.asked[1].prompt.text
-    assert [message.text for message in made.messages] == ["hi", "two"]
+    assert said(made) == ["hi", "two"]
 
 
-async def test_undo_takes_question_and_answer_back():
-    made = await talk(Scripted("a"), "/undo", "one", "two", "/undo")
-    assert made.messages == [Message("user", "one"), Message("assistant", "a")]
-    assert err(made).splitlines() == ["there is no question yet", "the last question and its answer are gone"]
+async def test_undo_goes_back_and_deletes_nothing():
+    engine = Scripted("a")
+    made = await talk(engine, "/undo", "one", "two", "/undo", "three")
+    assert said(made) == ["one", "a", "three", "a"]
+    assert err(made).startswith("there is no question yet\nback to before the last question")
+    assert engine.asked[2].prompt.text == "<s>[INST] one[/INST] a</s>[INST] three[/INST]"
+    assert [m.text for m in (await tree_of(made)).messages] == ["one", "a", "two", "a", "three", "a"]
 
 
 @pytest.mark.parametrize("error", [EngineDied("it died: ask again"), Overloaded("all busy", retry_after=1)])
@@ -133,14 +180,16 @@ async def test_an_error_is_one_line_and_the_question_can_be_asked_again(error):
     made = await talk(engine, "well?", "/retry")
     assert out(made) == "I was ab\nNow.\n"
     assert err(made).splitlines()[0] == f"cierzo: {error}"
-    assert made.messages == [Message("user", "well?"), Message("assistant", "Now.")]
+    assert said(made) == ["well?", "Now."]
+    assert [m.text for m in (await tree_of(made)).messages] == ["well?", "I was ab", "Now."]
 
 
-async def test_a_question_that_cannot_fit_is_taken_back():
+async def test_a_question_that_cannot_fit_is_not_kept():
     engine = Scripted(script=Script((Reply.of("ok"),), context=64))
     made = await talk(engine, "word " * 200, "short")
     assert "the last question takes" in err(made)
     assert out(made) == "ok\n"
+    assert [m.text for m in (await tree_of(made)).messages] == ["short", "ok"]
 
 
 async def test_dropped_turns_are_told():
@@ -183,8 +232,9 @@ async def test_a_line_with_a_space_before_the_slash_is_a_question():
 
 async def test_ctrl_c_stops_the_answer_and_keeps_what_was_said():
     engine = Scripted(["Half", " an", Wait(), "never"], "Whole.")
-    asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)
+    pressing = asyncio.create_task(press_ctrl_c(engine))
     made = await talk(engine, "go", "/show", "and?")
+    await pressing
     assert out(made) == "Half an\nWhole.\n"
     assert err(made).splitlines()[0] == "[stopped]"
     assert "ended with stopped" in err(made)
@@ -195,15 +245,16 @@ async def test_ctrl_c_stops_the_answer_and_keeps_what_was_said():
 
 async def test_ctrl_c_before_the_first_token_keeps_the_question():
     engine = Scripted([Wait()], "Now.")
-    asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)
+    pressing = asyncio.create_task(press_ctrl_c(engine))
     made = await talk(engine, "go", "/retry")
-    assert made.messages == [Message("user", "go"), Message("assistant", "Now.")]
+    await pressing
+    assert said(made) == ["go", "Now."]
 
 
 async def test_being_cancelled_is_not_being_stopped():
     engine = Scripted([Wait()])
     task = asyncio.create_task(talk(engine, "go"))
-    await asyncio.sleep(0.1)
+    await until_running(engine)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

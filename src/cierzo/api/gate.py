@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 MOST_BODY = 2_000_000
 """Bytes of one request, as Text Generation Inference has it."""
 
+MOST_FILE = 100_000_000
+"""Bytes of a file of conversations, which its route reads by itself."""
+
+FILES = ("/api/import",)
+
 BODY_WITHIN = 30.0
 """Seconds in which a whole body has to come."""
 
@@ -46,7 +51,6 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
-_TOO_LONG = f"the body has more than {MOST_BODY:,} bytes: send less at once"
 _log = logging.getLogger("cierzo.api")
 
 
@@ -59,7 +63,6 @@ class Gate:
         telemetry: Counts requests.
         refuse: Words a refusal for a path, as (path, status, sentence).
         ending: Says whether the server is ending.
-        routes: Paths that are counted by name; others count together.
     """
 
     def __init__(
@@ -70,10 +73,9 @@ class Gate:
         telemetry: Telemetry,
         refuse: Callable[[str, int, str], Refusal],
         ending: Callable[[], bool],
-        routes: frozenset[str],
     ) -> None:
         self._app, self._telemetry, self._refuse, self._ending = app, telemetry, refuse, ending
-        self._names, self._routes = Names(host), routes
+        self._names = Names(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse it, or pass it on with limits on what comes and headers on what goes."""
@@ -101,11 +103,11 @@ class Gate:
             origin is not None and urlsplit(origin).netloc.lower() != host.lower()
         ):
             return self._no(path, 403, "a page of another site asked for this: call the API from a program")
-        if not length.isdecimal() or int(length) > MOST_BODY:
-            return self._no(path, 413, _TOO_LONG)
+        if not length.isdecimal() or int(length) > (MOST_FILE if path in FILES else MOST_BODY):
+            return self._no(path, 413, too_long(path))
         if headers.get("content-encoding", "identity") != "identity":
             return self._no(path, 415, "compressed bodies are not read: send the JSON as it is")
-        if self._ending() and path not in ALWAYS:
+        if self._ending() and not _begins_nothing(scope["method"], path):
             return self._no(path, 503, "the server is ending and begins nothing new: ask again when it is back")
         return None
 
@@ -118,6 +120,9 @@ class Gate:
     async def _pass(self, scope: Scope, receive: Receive, call: _Call) -> None:
         """Read the body, in time and in bounds, then hand it on whole."""
         path, parts, got = scope["path"], [], 0
+        if path in FILES:
+            await self._app(scope, receive, call.send)
+            return
         try:
             async with asyncio.timeout(BODY_WITHIN):
                 while True:
@@ -133,7 +138,7 @@ class Gate:
             await slow(scope, receive, call.send)
             return
         if got > MOST_BODY:
-            await self._no(path, 413, _TOO_LONG)(scope, receive, call.send)
+            await self._no(path, 413, too_long(path))(scope, receive, call.send)
             return
         unread: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
 
@@ -144,8 +149,7 @@ class Gate:
 
     def _note(self, scope: Scope, call: _Call) -> None:
         """Count and log the end of a request: its route, never what it said."""
-        path = scope["path"]
-        route = path if path in self._routes else "other"
+        route = getattr(scope.get("route"), "path", "other")  # with the names of ids in it, not the ids
         seconds = time.monotonic() - call.began
         self._telemetry.requested(route, call.status or LEFT, seconds)
         fields: dict[str, Any] = {
@@ -157,6 +161,16 @@ class Gate:
             "whole": call.whole,
         }
         _log.info("request", extra={"fields": fields})
+
+
+def too_long(path: str) -> str:
+    """Say that a body is larger than may be."""
+    return f"the body has more than {MOST_FILE if path in FILES else MOST_BODY:,} bytes: send less at once"
+
+
+def _begins_nothing(method: str, path: str) -> bool:
+    """Whether a request may be answered while the server ends: it looks, follows an answer, or stops one."""
+    return path in ALWAYS or (path.startswith("/api/") and (method == "GET" or path.endswith("/stop")))
 
 
 class _Call:

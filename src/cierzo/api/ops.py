@@ -13,7 +13,7 @@ from cierzo.api.work import Work
 
 
 class Ready(BaseModel):
-    """Whether the engine answers."""
+    """Whether the engine and the database answer."""
 
     status: Literal["ready", "busy", "loading", "ending", "failed"]
     model: str
@@ -35,7 +35,7 @@ def router(work: Work) -> APIRouter:
 
     @api.get("/ready", summary="Ready", response_model=Ready, responses={503: {"model": Ready}})
     async def ready() -> Response:
-        """Ask the engine for a token, unless it has just given one."""
+        """Ask the engine for a token, unless it has just given one; and ask the database."""
         model = work.chat.engine.describe().model
         if work.draining:
             return json_response({"status": "ending", "model": model}, 503, {"Retry-After": "5"})

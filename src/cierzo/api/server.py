@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from cierzo.api import openai, ops, tgi
+from cierzo.api import conversations, openai, ops, replies, tgi, transfers, wording
+from cierzo.api.conversations_types import EndEvent, PhaseEvent
 from cierzo.api.gate import Gate, PatientOnce
 from cierzo.api.openai_types import ChatChunk, CompletionAnswer
 from cierzo.api.tgi_types import StreamEvent
@@ -23,10 +23,13 @@ from cierzo.telemetry import JsonLines, Telemetry
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from cierzo.chat import Chat
+    from cierzo.conversations import Conversations
     from cierzo.settings import Settings
+
+    Opening = Callable[[Chat, Telemetry], Awaitable[Conversations]]
 
 MOST_CONNECTIONS = 1024
 LAST_SECOND = 1
@@ -35,26 +38,25 @@ LAST_SECOND = 1
 _TITLE = "Cierzo"
 _WORDS = """Chat with Mistral models, with nothing hidden.
 
-The routes of OpenAI's API and of Text Generation Inference, on one model. `docs/api.md` has examples, and every
-place where something is refused or ignored."""
+The routes of OpenAI's API and of Text Generation Inference, and our own for conversations that are kept, on one model.
+`docs/api.md` has examples, and every place where something is refused or ignored."""
 
 
 def application(work: Work, *, host: str = "127.0.0.1", slots: int = 1) -> Gate:
     """Make the application, with its gate before it.
 
     Args:
-        work: The answers. Its chat is started and closed with the application.
+        work: The answers. It is closed with the application.
         host: The address that is listened on, for the gate.
         slots: Answers that the engine writes at the same time, for the metrics.
     """
 
     @contextlib.asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
-        await work.chat.start()
         try:
             yield
         finally:
-            await work.chat.close()
+            await work.close()
 
     app = FastAPI(
         title=_TITLE,
@@ -65,7 +67,14 @@ def application(work: Work, *, host: str = "127.0.0.1", slots: int = 1) -> Gate:
         redoc_url=None,
         redirect_slashes=False,
     )
-    routers = (openai.router(work), tgi.router(work), ops.router(work))
+    routers = (
+        openai.router(work),
+        tgi.router(work),
+        conversations.router(work),
+        replies.router(work),
+        transfers.router(work),
+        ops.router(work),
+    )
     for router in routers:
         app.include_router(router)
 
@@ -79,19 +88,20 @@ def application(work: Work, *, host: str = "127.0.0.1", slots: int = 1) -> Gate:
 
     _measure(work, slots)
     _describe(app)
-    routes = frozenset(route.path for router in routers for route in router.routes if isinstance(route, APIRoute))
-    return Gate(app, host, telemetry=work.telemetry, refuse=refused, ending=lambda: work.draining, routes=routes)
+    return Gate(app, host, telemetry=work.telemetry, refuse=refused, ending=lambda: work.draining)
 
 
 def refused(path: str, status: int, sentence: str) -> Refusal:
     """Word a refusal as the family of routes does to which a path belongs."""
-    return openai.refused(status, sentence) if path.startswith("/v1") else tgi.refused(status, sentence)
+    if path.startswith("/v1"):
+        return openai.refused(status, sentence)
+    return wording.refused(status, sentence) if path.startswith("/api/") else tgi.refused(status, sentence)
 
 
 def _describe(app: FastAPI) -> None:
     """Put the events of streams into the description, which FastAPI does not know of."""
     described = app.openapi()
-    for model in (ChatChunk, CompletionAnswer, StreamEvent):
+    for model in (ChatChunk, CompletionAnswer, StreamEvent, PhaseEvent, EndEvent):
         schema = model.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
         parts = {**schema.pop("$defs", {}), model.__name__: schema}
         for name, part in parts.items():
@@ -112,11 +122,12 @@ class Server(uvicorn.Server):
     Args:
         work: The answers that it serves.
         settings: Where to listen, and how long to wait at the end.
+        opening: Opens the conversations, in this server's own event loop.
         announce: Called once, when requests are taken.
     """
 
-    def __init__(self, work: Work, settings: Settings, announce: Callable[[], None]) -> None:
-        self._work, self._grace, self._announce = work, settings.grace, announce
+    def __init__(self, work: Work, settings: Settings, opening: Opening, announce: Callable[[], None]) -> None:
+        self._work, self._grace, self._opening, self._announce = work, settings.grace, opening, announce
         super().__init__(
             uvicorn.Config(
                 application(work, host=settings.host, slots=settings.slots),
@@ -133,7 +144,12 @@ class Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve, then say so."""
+        """Open the conversations, begin to serve, then say so.
+
+        Raises:
+            CierzoError: They cannot be opened.
+        """
+        await self._work.open(self._opening)
         await super().startup(sockets)
         if self.started:
             self._announce()
@@ -150,15 +166,17 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(chat: Chat, settings: Settings) -> None:
+def serve(chat: Chat, settings: Settings, opening: Opening) -> None:
     """Serve the API until Ctrl+C or SIGTERM, printing its address when it takes requests.
 
     Args:
         chat: What answers. It is closed at the end.
         settings: Where to listen.
+        opening: Opens the conversations, which are closed at the end too.
 
     Raises:
         BadSetting: The address cannot be used, or other machines could reach it and that was not allowed.
+        CierzoError: What ``opening`` raises.
     """
     refuse_strangers(settings)
     _log_as_json(settings.log)
@@ -169,7 +187,7 @@ def serve(chat: Chat, settings: Settings) -> None:
         print(f"Cierzo's API is at {address} — press Ctrl+C to end", flush=True)  # noqa: T201 - this is its output
 
     with listening, contextlib.suppress(KeyboardInterrupt), ending_quietly():
-        Server(Work(chat, Telemetry()), settings, announce).run(sockets=[listening])
+        Server(Work(chat, Telemetry()), settings, opening, announce).run(sockets=[listening])
 
 
 def _log_as_json(level: str) -> None:

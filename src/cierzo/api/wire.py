@@ -171,6 +171,45 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
+class Download(Response):
+    """A file whose parts come from a generator, which is closed whatever happens.
+
+    An error before the first part is a whole answer of its own; after it, the connection breaks, so that nobody
+    takes half a file for a whole one.
+
+    Args:
+        parts: Yields bytes.
+        wording: Words errors.
+        name: What a browser calls the file: letters, digits, dots and dashes.
+        media_type: What it is.
+    """
+
+    def __init__(self, parts: AsyncGenerator[bytes, None], wording: Wording, *, name: str, media_type: str) -> None:
+        super().__init__(None, headers={"Content-Disposition": f'attachment; filename="{name}"'}, media_type=media_type)
+        del self.headers["content-length"]
+        self._parts, self._wording = parts, wording
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it to its end, or until the client leaves."""
+        with contextlib.suppress(ClientGoneError):
+            await while_connected(receive, self._send(scope, receive, send))
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = False
+        try:
+            async with aclosing(self._parts) as parts:
+                async for part in parts:
+                    if not began:
+                        began = True
+                        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        except CierzoError as error:
+            if not began:
+                await self._wording(error).response()(scope, receive, send)
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 class EventStream(Response):
     """Server-sent events from a generator, which is closed whatever happens.
 

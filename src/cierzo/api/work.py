@@ -17,9 +17,10 @@ from cierzo.errors import CierzoError, EngineDied, Overloaded
 from cierzo.messages import Finish, Phase, Prompt, Sampling, Token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from cierzo.chat import Chat
+    from cierzo.conversations import Conversations
     from cierzo.messages import StreamEvent
     from cierzo.telemetry import Telemetry
 
@@ -77,16 +78,45 @@ class Work:
         self._idle.set()
         self._spoke = float("-inf")
         self._asking: asyncio.Task[str] | None = None
+        self._service: Conversations | None = None
+
+    @property
+    def service(self) -> Conversations:
+        """What people do in conversations. There is none before `open`."""
+        assert self._service is not None
+        return self._service
+
+    async def open(self, make: Callable[[Chat, Telemetry], Awaitable[Conversations]]) -> None:
+        """Open the store, see to answers that another process left behind, and begin to load the model.
+
+        Raises:
+            CierzoError: What ``make`` raises; then there is nothing to close.
+        """
+        self._service = await make(self.chat, self.telemetry)
+        self._service.replies.start()
+        await self.chat.start()
+
+    async def close(self) -> None:
+        """Mark what still runs, free the engine, and let go of the store."""
+        if self._service is None:
+            return
+        try:
+            await self._service.replies.close()
+            await self.chat.close()
+        finally:
+            await self._service.store.close()
 
     @property
     def queued(self) -> int:
         """How many answers wait for a slot."""
-        return sum(answer.queued for answer in self._answers)
+        queue = self._service.admission.waiting if self._service else 0
+        return queue + sum(answer.queued for answer in self._answers)
 
     @property
     def running(self) -> int:
         """How many answers are being written, or their prompts read."""
-        return len(self._answers) - self.queued
+        queue = self._service.admission.running if self._service else 0
+        return queue + sum(not answer.queued for answer in self._answers)
 
     async def answer(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Token | Finish, None]:
         """Yield tokens, then one `Finish`. Closing the generator stops the engine.
@@ -152,18 +182,26 @@ class Work:
             raise EngineDied(f"the engine said something that is no event ({type(said).__name__}): ask again")
 
     async def ready(self) -> str:
-        """Ask the engine for one token, unless it has just given one. Askers at the same time share the question.
+        """Ask the engine for one token, unless it has just given one; and the database. Askers at a time share it.
 
         Returns:
             ``ready``, ``loading``, ``busy`` (ready, with every slot taken), or one line that says what is wrong.
         """
-        if time.monotonic() - self._spoke < RECENT:
-            return "ready"
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(self._asking)
 
     async def _ask(self) -> str:
+        try:
+            async with asyncio.timeout(ASK_WITHIN):
+                await self.service.store.ready()
+        except TimeoutError:
+            return "the database does not answer"
+        except CierzoError as error:
+            return str(error)
+        return "ready" if time.monotonic() - self._spoke < RECENT else await self._ask_engine()
+
+    async def _ask_engine(self) -> str:
         try:
             async with asyncio.timeout(ASK_WITHIN):
                 prompt = await self.chat.raw("[INST]")
@@ -185,14 +223,21 @@ class Work:
     async def drain(self, grace: float) -> None:
         """Let the answers under way finish, at most ``grace`` seconds; then cut them."""
         self.draining = True
+        await asyncio.gather(self._drain(grace), self.service.replies.close(grace))
+
+    async def _drain(self, grace: float) -> None:
         try:
             async with asyncio.timeout(grace):
                 await self._idle.wait()
         except TimeoutError:
-            self.cut()
+            self._cut()
 
     def cut(self) -> None:
-        """End every answer now, with an error that says why."""
+        """End every answer now: those in conversations are marked, the others end with an error that says why."""
+        self.service.replies.cut()
+        self._cut()
+
+    def _cut(self) -> None:
         for answer in self._answers:
             answer.cut = True
             if answer.patience is not None and not answer.patience.expired():

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
-from cierzo.messages import Prompt, Sampling, StreamEvent
+from cierzo.errors import CierzoError, EngineDied
+from cierzo.messages import (
+    Alternative,
+    Finish,
+    FinishReason,
+    Phase,
+    PhaseName,
+    Prompt,
+    Sampling,
+    StreamEvent,
+    Token,
+)
+
+SILENCE = 600.0
+"""Seconds after which an engine that says nothing at all counts as dead. Reading a prompt reports progress."""
+
+CLOSING = 5.0
+"""Seconds that an engine may take to end a stream that is closed."""
+
+_IDS = 2**31
+_log = logging.getLogger("cierzo.engines")
 
 SAMPLING_FIELDS = frozenset(
     {
@@ -69,3 +91,78 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Free everything. Running streams end with `EngineDied`. May be called twice."""
         ...
+
+
+async def orderly(
+    stream: AsyncGenerator[StreamEvent, None], *, silence: float = SILENCE
+) -> AsyncGenerator[StreamEvent, None]:
+    """Yield a stream as `Engine.stream` promises it, whatever its engine does. It is closed with this one.
+
+    Args:
+        stream: Of any engine.
+        silence: Seconds without any event after which the engine counts as dead.
+
+    Raises:
+        CierzoError: What the stream raises; or `EngineDied`, where it hangs, ends without a `Finish`, says something
+            that is no event or no text, or raises what it must not.
+    """
+    try:
+        while True:
+            event = await _next(stream, silence)
+            yield event
+            if isinstance(event, Finish):
+                return
+    finally:
+        await _end(stream)
+
+
+async def _next(stream: AsyncGenerator[StreamEvent, None], silence: float) -> StreamEvent:
+    patience = asyncio.timeout(silence)
+    try:
+        async with patience:
+            event = await anext(stream)
+    except StopAsyncIteration:
+        raise EngineDied("the engine's answer ended without saying why: ask again") from None
+    except CierzoError:
+        raise
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise EngineDied("the engine cut its answer off: ask again") from None  # nobody here wanted that
+    except Exception as error:  # noqa: BLE001 - an engine of somebody else may raise anything
+        if patience.expired():
+            raise EngineDied(f"the engine said nothing for {silence:g} seconds: ask again") from None
+        _log.exception("the engine raised what it must not")
+        raise EngineDied(f"the engine failed unexpectedly ({type(error).__name__}): ask again") from None
+    if not _is_sound(event):
+        raise EngineDied(f"the engine said something that is no event ({type(event).__name__}): ask again")
+    return event
+
+
+def _is_sound(event: object) -> bool:
+    """Whether this is an event that can be stored and shown."""
+    if isinstance(event, Token):
+        return all(_is_token(one) for one in (event, *event.alternatives))
+    if isinstance(event, Finish):
+        return event.reason in get_args(FinishReason)
+    return isinstance(event, Phase) and event.name in get_args(PhaseName)
+
+
+def _is_token(one: object) -> bool:
+    if not isinstance(one, Token | Alternative) or not isinstance(one.text, str) or not isinstance(one.id, int):
+        return False
+    try:
+        one.text.encode()
+    except UnicodeEncodeError:  # half a character
+        return False
+    return 0 <= one.id < _IDS and (one.logprob is None or isinstance(one.logprob, float | int))
+
+
+async def _end(stream: AsyncGenerator[StreamEvent, None]) -> None:
+    """Close a stream. What it said stays good, however it takes its end."""
+    try:
+        async with asyncio.timeout(CLOSING):
+            await stream.aclose()
+    except Exception:  # noqa: BLE001 - as above
+        _log.exception("the engine did not stop as it must")

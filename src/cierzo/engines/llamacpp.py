@@ -131,6 +131,11 @@ class LlamaCpp:
         self._supervisor.start()
 
     @property
+    def file(self) -> Path | None:
+        """The model's file."""
+        return self._model.path
+
+    @property
     def restarts(self) -> int:
         """How many times the process was loaded again."""
         return max(0, self._supervisor.starts - 1)

@@ -33,6 +33,7 @@ from cierzo.store.records import (
 )
 from cierzo.store.replies import Replies
 from cierzo.store.search import search
+from cierzo.store.transfer import Transfer
 
 if TYPE_CHECKING:
     from cierzo.settings import Settings
@@ -61,12 +62,14 @@ class Store:
     Attributes:
         conversations: Conversations and their messages.
         replies: Answers, while they are written and after.
+        transfer: Whole conversations, out and in.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.conversations = Conversations(database)
         self.replies = Replies(database)
+        self.transfer = Transfer(database)
 
     @classmethod
     async def open(cls, settings: Settings) -> Store:

@@ -176,8 +176,11 @@ class Conversations:
         title: str | None = None,
         pinned: bool | None = None,
         archived: bool | None = None,
+        only_untitled: bool = False,
     ) -> Conversation:
         """Rename, pin or archive; what is None stays. Neither moves the conversation in the list.
+
+        With ``only_untitled`` a conversation that has a title stays as it is.
 
         Raises:
             NotFound: There is none of that id that is this owner's.
@@ -189,7 +192,9 @@ class Conversations:
             check_title(title)
 
         async def work(connection: AsyncConnection) -> Conversation:
-            await lock_conversation(connection, conversation, owner)
+            row = await lock_conversation(connection, conversation, owner)
+            if only_untitled and row.title:
+                return conversation_of(row)
             if values:
                 await connection.execute(
                     update(conversations).where(conversations.c.id == conversation).values(**values)
@@ -273,6 +278,21 @@ class Conversations:
 
         if not is_id(message):
             raise _no_message(message)
+        return await self._database.read(work)
+
+    async def sent(self, conversation: str, client_id: str, *, owner: str | None) -> StoredMessage | None:
+        """Return the message to which its sender gave this id; None where there is none.
+
+        Raises:
+            NotFound: No such conversation.
+        """
+        check_id(client_id, what="the message's client id")
+
+        async def work(connection: AsyncConnection) -> StoredMessage | None:
+            await find_conversation(connection, conversation, owner)
+            row = await sent_before(connection, conversation, client_id)
+            return None if row is None else message_of(row)
+
         return await self._database.read(work)
 
     async def select(self, conversation: str, message: str, *, owner: str | None) -> Conversation:

@@ -213,8 +213,8 @@ class Replies:
         finish: Finish | None,
         failure: str,
     ) -> None:
-        logged = [*await _logged(connection, row.message), *batch]
-        text, phases, tokens = await asyncio.to_thread(_folded, logged)
+        logged = [*await logged_events(connection, row.message), *batch]
+        text, phases, tokens = await asyncio.to_thread(folded, logged)
         await connection.execute(
             update(answers)
             .where(answers.c.message == row.message)
@@ -257,7 +257,7 @@ class Replies:
         row, logged, first = await self._database.read(work)
         done = row.state == "done"
         if done:
-            logged = await asyncio.to_thread(_unfolded, row.phases, row.tokens)
+            logged = await asyncio.to_thread(unfolded, row.phases, row.tokens)
         skip = max(0, after + 1 - first)
         return EventPage(tuple(logged[skip:]), first + skip, row.logged, done)
 
@@ -366,13 +366,14 @@ def _no_answer(answer: str) -> NotFound:
     return NotFound(f"there is no answer {answer[:40]!r}: open the conversation to see which there are")
 
 
-async def _logged(connection: AsyncConnection, answer: str) -> list[StreamEvent]:
+async def logged_events(connection: AsyncConnection, answer: str) -> list[StreamEvent]:
+    """Return what the log of an answer that is being written holds."""
     query = select(events.c.body).where(events.c.message == answer).order_by(events.c.first)
     bodies = (await connection.execute(query)).scalars().all()
     return [event for body in bodies for event in unpack_events(body)]
 
 
-def _folded(logged: Sequence[StreamEvent]) -> tuple[str, bytes, bytes]:
+def folded(logged: Sequence[StreamEvent]) -> tuple[str, bytes, bytes]:
     """Return the text, the phases with their numbers, and the tokens, the last two packed.
 
     A model may write a NUL, which no message may hold: in the text it becomes U+FFFD, in its token it stays.
@@ -385,8 +386,8 @@ def _folded(logged: Sequence[StreamEvent]) -> tuple[str, bytes, bytes]:
     return "".join(token.text for token in tokens).replace("\0", "\ufffd"), packed, pack_tokens(tokens)
 
 
-def _unfolded(phases: bytes, tokens: bytes) -> list[StreamEvent]:
-    """Undo `_folded`: each phase at its number, tokens in the places between."""
+def unfolded(phases: bytes, tokens: bytes) -> list[StreamEvent]:
+    """Undo `folded`: each phase at its number, tokens in the places between."""
     size = int.from_bytes(phases[:4], "big")
     placed = dict(zip(unpack_ids(phases[4 : 4 + size]), unpack_events(phases[4 + size :]), strict=True))
     rest = iter(unpack_tokens(tokens))

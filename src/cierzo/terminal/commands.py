@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from cierzo.errors import BadInput, BadSampling
+from cierzo import prompt as prompts
+from cierzo.errors import BadSampling, CierzoError
 from cierzo.messages import Message, Sampling
 from cierzo.terminal import prompt as exact
 from cierzo.terminal import tokens
@@ -38,7 +39,7 @@ async def run(talk: Talk, line: str) -> None:
         return
     try:
         await COMMANDS[name](talk, argument.strip())
-    except BadInput as refused:
+    except CierzoError as refused:
         talk.screen.error(str(refused))
 
 
@@ -91,7 +92,7 @@ def _shown(value: object) -> str:
 
 
 async def _show(talk: Talk, _: str) -> None:
-    info = talk.chat.engine.describe()
+    info = talk.service.chat.engine.describe()
     talk.screen.note(f"{info.model} · {info.engine}, {info.where} · {info.template} · {info.context:,} tokens")
     talk.screen.note(" · ".join(f"{name} {_shown(getattr(talk.sampling, name))}" for name in NAMES))
     await _system(talk, "")
@@ -100,10 +101,12 @@ async def _show(talk: Talk, _: str) -> None:
 
 
 async def _retry(talk: Talk, _: str) -> None:
-    if talk.forget_answer():
-        await talk.answer()
-    else:
+    if not await talk.retry():
         talk.screen.note(say("no_question"))
+
+
+async def _continue(talk: Talk, _: str) -> None:
+    await talk.go_on()
 
 
 async def _undo(talk: Talk, _: str) -> None:
@@ -111,30 +114,46 @@ async def _undo(talk: Talk, _: str) -> None:
 
 
 async def _tokens(talk: Talk, _: str) -> None:
-    if not talk.heard or not talk.heard.tokens:
+    """Show what the store has of the last answer: the very tokens, also of one from another day."""
+    heard = await talk.service.store.replies.tokens(talk.last.id, owner=None) if talk.last else ()
+    if not talk.last or not talk.last.answer or not heard:
         talk.screen.note(say("no_answer"))
         return
-    tokens.colored(talk.screen, talk.heard.tokens)
-    tokens.table(talk.screen, talk.heard.tokens, talk.chat.engine.describe().template)
+    template = talk.last.answer.template
+    tokens.colored(talk.screen, list(heard))
+    tokens.table(talk.screen, list(heard), template)
 
 
 async def _prompt(talk: Talk, _: str) -> None:
-    if not talk.prompt:
+    """Show the ids that were sent for the last answer, as the model reads them."""
+    if not talk.last or not talk.last.answer:
         talk.screen.note(say("no_question"))
         return
-    exact.show(talk.screen, talk.prompt)
-    exact.summary(talk.screen, talk.prompt, talk.prompt.template, talk.chat.engine.describe().context)
+    template = talk.last.answer.template
+    ids = await talk.service.store.replies.prompt_ids(talk.last.id, owner=None)
+    made = prompts.of_ids(ids, template)
+    exact.show(talk.screen, made)
+    exact.summary(talk.screen, made, template, talk.service.chat.engine.describe().context)
+
+
+async def _title(talk: Talk, argument: str) -> None:
+    if talk.conversation is None:
+        talk.screen.note(say("no_question"))
+        return
+    calls = talk.service.store.conversations
+    if argument:
+        await calls.change(talk.conversation, owner=None, title=argument)
+    talk.screen.note(say("title_is", title=(await calls.get(talk.conversation, owner=None)).title))
 
 
 async def _clear(talk: Talk, _: str) -> None:
-    talk.messages.clear()
-    talk.heard = talk.prompt = None
+    talk.leave()
     talk.screen.note(say("cleared"))
 
 
 async def _help(talk: Talk, _: str) -> None:
     for name in COMMANDS:
-        talk.screen.note(f"{name:<8} {say(f'help_{name[1:]}')}", "")
+        talk.screen.note(f"{name:<9} {say(f'help_{name[1:]}')}", "")
     talk.screen.note(say("help_keys"))
 
 
@@ -147,7 +166,9 @@ COMMANDS: dict[str, Callable[[Talk, str], Awaitable[None]]] = {
     "/set": _set,
     "/show": _show,
     "/retry": _retry,
+    "/continue": _continue,
     "/undo": _undo,
+    "/title": _title,
     "/tokens": _tokens,
     "/prompt": _prompt,
     "/clear": _clear,

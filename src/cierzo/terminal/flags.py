@@ -7,7 +7,7 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,7 @@ from cierzo.terminal.language import say
 
 if TYPE_CHECKING:
     from cierzo.chat import Chat
+    from cierzo.conversations import Conversations
     from cierzo.terminal.render import Screen
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -41,12 +42,14 @@ class Doors:
         version: Cierzo's own.
         flags: Settings that were said before the command, such as ``--model`` in ``cierzo --model x ask``.
         serve_api: Serves the API until it is told to end.
+        open_conversations: Opens the store, and what people do in it with a chat.
     """
 
     open_chat: Callable[[Settings], Chat]
     version: str = ""
     flags: dict[str, Any] = field(default_factory=dict)
     serve_api: Callable[[Settings], None] | None = None
+    open_conversations: Callable[[Settings, Chat], Awaitable[Conversations]] | None = None
 
     def settings(self, flags: Mapping[str, Any]) -> Settings:
         """Read the settings; of two flags the later one counts.

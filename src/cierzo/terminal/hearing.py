@@ -110,7 +110,11 @@ class Clock:
 
 
 async def hear(
-    events: AsyncGenerator[StreamEvent, None], screen: Screen, show: Callable[[StreamEvent, Heard], None]
+    events: AsyncGenerator[StreamEvent, None],
+    screen: Screen,
+    show: Callable[[StreamEvent, Heard], None],
+    *,
+    waiting: str = "",
 ) -> Heard:
     """Follow a stream to its end, or until Ctrl+C, which closes it and frees the engine.
 
@@ -118,6 +122,7 @@ async def hear(
         events: The stream; closed in any case.
         screen: Where the phase is shown.
         show: Called with every event, and what has come up to and with it.
+        waiting: What is shown until the first event; otherwise that one waits for the model.
 
     Returns:
         What came. Its finish says ``stopped`` where a person stopped it; ``show`` gets that finish too.
@@ -127,9 +132,20 @@ async def hear(
     """
     heard = Heard()
     with Clock(screen) as clock:
+        clock.words = waiting or clock.words
         if await interruptible(_follow(events, clock, heard, show)):
             clock.stop()
             show(heard.stop(), heard)
+    return heard
+
+
+async def attend(
+    events: AsyncGenerator[StreamEvent, None], screen: Screen, show: Callable[[StreamEvent, Heard], None]
+) -> Heard:
+    """Follow a stream to its end, whatever is pressed: as `hear`, for an answer that somebody else stops."""
+    heard = Heard()
+    with Clock(screen) as clock:
+        await _follow(events, clock, heard, show)
     return heard
 
 
@@ -166,7 +182,7 @@ async def interruptible(work: Any) -> bool:
         pressed = True
         task.cancel()
 
-    with _on_interrupt(press):
+    with on_interrupt(press):
         try:
             await task
         except asyncio.CancelledError:
@@ -180,7 +196,7 @@ async def interruptible(work: Any) -> bool:
 
 
 @contextmanager
-def _on_interrupt(act: Callable[[], None]) -> Iterator[None]:
+def on_interrupt(act: Callable[[], None]) -> Iterator[None]:
     """Call ``act`` in the event loop at Ctrl+C, instead of raising KeyboardInterrupt wherever the program is."""
     loop = asyncio.get_running_loop()
     before = signal.getsignal(signal.SIGINT)

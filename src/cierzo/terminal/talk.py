@@ -1,23 +1,29 @@
-"""A conversation in the terminal: what has been said, how the next answer is made, and the turn itself."""
+"""A conversation in the terminal: where in its tree one is, how the next answer is made, and the turn itself.
+
+Everything said is in the store before it is answered; what is here is only the way to the place where one is.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cierzo.errors import BadInput, CierzoError
-from cierzo.messages import Finish, Message, Prompt, Sampling, Token
-from cierzo.terminal.ask import end
-from cierzo.terminal.hearing import Clock, Heard, hear, interruptible
+from cierzo.conversations import CONTINUED
+from cierzo.errors import CierzoError, EngineError
+from cierzo.messages import Finish, Message, Sampling, Token
+from cierzo.terminal.hearing import Clock, Heard, attend, hear, interruptible, on_interrupt
 from cierzo.terminal.language import say
+from cierzo.underway import End
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from cierzo.chat import Chat
+    from cierzo.conversations import Conversations
     from cierzo.messages import StreamEvent
+    from cierzo.store import StoredMessage, Tree
     from cierzo.terminal.render import Screen
 
 
@@ -26,106 +32,224 @@ class Talk:
     """One conversation.
 
     Attributes:
-        chat: What answers.
+        service: What answers and keeps.
         screen: Where it is shown.
         sampling: How the next answer is made.
-        system: System prompt, empty for none.
-        messages: Questions and answers so far.
-        heard: The last answer, None before the first.
-        prompt: What the model was given for it.
+        system: System prompt from here on, empty for none.
+        conversation: Its id; None until the first question.
+        path: From the first message to the one that the next question follows.
+        last: The last answer, also one that failed or said nothing; None before the first.
         hush: Keeps the keyboard quiet while an answer is written.
     """
 
-    chat: Chat
+    service: Conversations
     screen: Screen
     sampling: Sampling = field(default_factory=Sampling)
     system: str = ""
-    messages: list[Message] = field(default_factory=list)
-    heard: Heard | None = None
-    prompt: Prompt | None = None
+    conversation: str | None = None
+    path: list[StoredMessage] = field(default_factory=list)
+    last: StoredMessage | None = None
     hush: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    @property
+    def parent(self) -> str | None:
+        """The message that the next question follows."""
+        return self.path[-1].id if self.path else None
+
+    def resume(self, tree: Tree) -> None:
+        """Stand at the end of the branch in use."""
+        self.conversation = tree.conversation.id
+        self.path = list(tree.path())
+        self.last = next((message for message in reversed(self.path) if message.answer), None)
+        if self.last and self.last is self.path[-1] and not self.last.text:
+            self.path.pop()  # an answer that said nothing has no place before a question
+        self.system = self._system_above()
+
+    def leave(self) -> None:
+        """Let the next question begin a new conversation."""
+        self.conversation, self.last = None, None
+        self.path.clear()
 
     async def ask(self, text: str) -> None:
         """Ask ``text``. An error is shown, not raised: the conversation goes on.
 
-        A question that can never be answered is taken back; one whose answer failed is kept.
+        A question that can never be answered is not kept; one whose answer failed is.
         """
-        try:
-            self.messages.append(Message("user", text))
-        except BadInput as refused:
-            self.screen.error(str(refused))
-            return
-        await self.answer()
 
-    async def answer(self) -> None:
-        """Let the model answer the last question; Ctrl+C stops it and keeps what was said."""
+        async def begin() -> StoredMessage:
+            if self.conversation is None:
+                self.conversation = (await self.service.store.conversations.create(owner=None)).id
+            asked = await self.service.ask(
+                self.conversation, text, owner=None, parent=self.parent, sampling=self.sampling, system=self.system
+            )
+            if asked.question.parent not in (None, self.parent):  # a new system prompt stands before it
+                self.path.append(
+                    await self.service.store.conversations.message(asked.question.parent or "", owner=None)
+                )
+            self.path.append(asked.question)
+            return asked.answer
+
+        await self._turn(begin, text)
+
+    async def retry(self) -> bool:
+        """Ask the last question again: another answer beside the others. Return whether there is a question."""
+        place = next((n for n in reversed(range(len(self.path))) if self.path[n].role == "user"), None)
+        if place is None:
+            return False
+        question = self.path[place]
+        del self.path[place + 1 :]
+        if self.system != self._system_above():  # a question under another system prompt is another question
+            self.path.pop()
+            await self.ask(question.text)
+        else:
+            await self._turn(lambda: self.service.again(question.id, owner=None, sampling=self.sampling))
+        return True
+
+    async def go_on(self) -> None:
+        """Let the model go on with its last answer, which was cut."""
+        last = self.last
+        if last is None or last.answer is None or last.answer.reason not in CONTINUED:
+            self.screen.note(say("whole") if last else say("no_answer"))
+            return
+        if self.parent == last.id:
+            self.path.pop()
+        await self._turn(lambda: self.service.go_on(last.id, owner=None, sampling=self.sampling))
+        if self.last is last and last.text:
+            self.path.append(last)  # nothing was begun
+
+    async def watch(self) -> bool:
+        """Follow the last answer, which somebody else is writing or was; return whether it has ended."""
+        assert self.last is not None
+        if self.parent == self.last.id:
+            self.path.pop()
+        if not self.screen.live:
+            self.screen.note(say("elsewhere"))
+        with self.hush():
+            try:
+                await hear(self._events(self.last.id), self.screen, self._followed, waiting=say("elsewhere"))
+            except EngineError as failed:
+                self.screen.error(str(failed))
+            await self._take(self.last.id)
+        return self.last.answer is not None and self.last.answer.state == "done"
+
+    def _followed(self, event: StreamEvent, heard: Heard) -> None:
+        if isinstance(event, Token):
+            self.screen.write(event.text)
+        elif isinstance(event, Finish) and heard.tokens:
+            self.screen.write("\n")
+
+    async def _turn(self, begin: Callable[[], Awaitable[StoredMessage]], text: str = "") -> None:
         try:
             with self.hush():
-                await self._answer()
-        except BadInput as refused:
-            self.messages.pop()
+                with Clock(self.screen):  # the first prompt loads the tokenizer, a long one takes a while
+                    stopped = await interruptible(self._look_ahead(text)) if text else False
+                if stopped:
+                    self.screen.note(say("stopped"))
+                else:
+                    await self._answer(begin)
+        except CierzoError as refused:
             self.screen.error(str(refused))
-        except CierzoError as failed:
-            self.screen.error(str(failed))
-            self.screen.note(say("failed_hint"))
         if self.screen.is_terminal:
             self.screen.line()
 
-    async def _answer(self) -> None:
-        given = [Message("system", self.system), *self.messages] if self.system else self.messages
-        with Clock(self.screen):  # the first prompt loads the tokenizer, a long one takes a while
-            stopped = await interruptible(self._make_prompt(given))
-        if stopped:
-            self.screen.note(say("stopped"))
-            return
+    async def _look_ahead(self, text: str) -> None:
+        """Make the prompt: what can never be answered is refused before a conversation is begun for it."""
+        asked = Message("user", text)
+        if self.conversation is None:
+            given = [Message("system", self.system), asked] if self.system else [asked]
+            prompt = await self.service.chat.prompt(given, self.sampling)
+        else:
+            prompt = await self.service.prompt(
+                self.conversation, text, owner=None, parent=self.parent, sampling=self.sampling, system=self.system
+            )
+        if prompt.dropped:
+            self.screen.note(say("dropped", count=len(prompt.dropped)))
+
+    async def _answer(self, begin: Callable[[], Awaitable[StoredMessage]]) -> None:
+        """Begin an answer and show it; Ctrl+C stops it and keeps what was said."""
+        pressed = asyncio.Event()
+        with on_interrupt(pressed.set):
+            begun = await begin()
+            stopping = asyncio.create_task(self._stop(begun.id, pressed))
+            try:
+                kept = begun.answer.kept if begun.answer else 0
+                await attend(self._events(begun.id), self.screen, self._shown(kept))
+            except EngineError as failed:
+                self.screen.error(str(failed))
+                self.screen.note(say("failed_hint"))
+            finally:
+                stopping.cancel()
+                await self._take(begun.id)
+
+    async def _stop(self, answer: str, pressed: asyncio.Event) -> None:
+        await pressed.wait()
+        try:
+            await self.service.stop(answer, owner=None)
+        except CierzoError as failed:
+            self.screen.error(str(failed))
+
+    async def _take(self, answer: str) -> None:
+        """Stand behind an answer, if it said something."""
+        self.last = await self.service.store.conversations.message(answer, owner=None)
+        if self.last.text:
+            self.path.append(self.last)
+
+    async def _events(self, answer: str) -> AsyncGenerator[StreamEvent, None]:
+        """Yield an answer's log as a stream.
+
+        Raises:
+            EngineError: It failed; the sentence is that of its error.
+        """
         begun = False
+        async with aclosing(self.service.follow(answer, owner=None)) as log:
+            async for _, event in log:
+                begun = begun or isinstance(event, Token)
+                if not isinstance(event, End):
+                    yield event
+                    continue
+                if event.reason == "failed":
+                    if begun:
+                        self.screen.write("\n")
+                    raise EngineError(event.failure)
+                yield event.finish or Finish("stopped")
+
+    def _shown(self, kept: int) -> Callable[[StreamEvent, Heard], None]:
+        """Return what shows an answer whose first ``kept`` tokens have been shown before."""
 
         def show(event: StreamEvent, heard: Heard) -> None:
-            nonlocal begun
-            if isinstance(event, Token):
-                begun = True
+            if isinstance(event, Token) and len(heard.tokens) > kept:
                 self.screen.write(event.text)
             elif isinstance(event, Finish):
-                end(self.screen, heard)
-
-        try:
-            heard = await hear(self._stream(given), self.screen, show)
-        except CierzoError:
-            if begun:
                 self.screen.write("\n")
-            raise
-        self.heard = heard
-        if heard.text:
-            self.messages.append(heard.message)
+                if event.reason == "stopped":
+                    self.screen.note(say("stopped"))
+                elif event.reason == "length":
+                    self.screen.note(say("cut_here", count=event.answer_tokens))
 
-    def _stream(self, given: list[Message]) -> AsyncGenerator[StreamEvent, None]:
-        return self.chat.stream(given, self.sampling)
-
-    async def _make_prompt(self, given: list[Message]) -> None:
-        self.prompt = await self.chat.prompt(given, self.sampling)
-        if self.prompt.dropped:
-            self.screen.note(say("dropped", count=len(self.prompt.dropped)))
+        return show
 
     def undo(self) -> bool:
-        """Take back the last question and what was answered; return whether there was one."""
-        while self.messages:
-            if self.messages.pop().role == "user":
-                return True
-        return False
+        """Go back to before the last question; return whether there was one. Nothing is deleted."""
+        place = next((n for n in reversed(range(len(self.path))) if self.path[n].role == "user"), None)
+        if place is None:
+            return False
+        del self.path[place:]
+        self.last = next((message for message in reversed(self.path) if message.answer), None)
+        return True
 
-    def forget_answer(self) -> bool:
-        """Take back the answer to the last question, if it has one; return whether there is a question."""
-        if self.messages and self.messages[-1].role == "assistant":
-            self.messages.pop()
-        return bool(self.messages)
+    def _system_above(self) -> str:
+        return next((message.text for message in reversed(self.path) if message.role == "system"), "")
 
     def figures(self) -> Iterator[str]:
         """Say how the last answer went."""
-        finish = self.heard.finish if self.heard else None
-        if not finish:
+        answer = self.last.answer if self.last else None
+        if answer is None or answer.reason is None:
             yield say("no_answer")
             return
-        times = finish.timings
+        if answer.finish is None:
+            yield say("ended_with", reason=answer.reason)
+            return
+        finish, times = answer.finish, answer.finish.timings
         rate = (finish.answer_tokens - 1) / times.decode if times.decode > 0 and finish.answer_tokens > 1 else None
         yield say(
             "last",
@@ -134,7 +258,7 @@ class Talk:
             first=f"{times.first_token:.2f} s",
             reason=finish.reason + (f" {finish.stop!r}" if finish.stop else ""),
         )
-        if not self.heard or not self.heard.stopped:
+        if finish.reason not in ("stopped", "failed"):
             yield say("last_prompt", tokens=finish.prompt_tokens, cached=finish.cached_tokens)
             if finish.seed is not None:
                 yield f"seed {finish.seed}"

@@ -1,0 +1,99 @@
+"""Where an answer goes on from tokens that are there already: which they are, and when they are its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cierzo.errors import BadInput
+from cierzo.messages import Finish, Token
+from cierzo.templates import codec
+from cierzo.templates import template as named
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+
+    from cierzo.messages import Alternative, Prompt, StreamEvent
+    from cierzo.templates import Codec
+
+
+def begin_with(tokens: Sequence[Token], at: int | None, token: int | None, template: str) -> tuple[Token, ...]:
+    """Return the tokens to begin with: the first ``at``, then ``token``.
+
+    Where ``at`` is None these are all, but for a character at their end that is not complete.
+
+    Raises:
+        BadInput: There is no such place or token, or it lies within a character or a stop text.
+    """
+    if at is not None and not 0 <= at <= len(tokens):
+        raise BadInput(f"the answer has {len(tokens)} tokens: at must be between 0 and {len(tokens)}")
+    known = codec(named(template))
+    kept = tuple(tokens if at is None else tokens[:at])
+    while at is None and _torn(kept, known):
+        kept = kept[:-1]
+    if token is not None:
+        _check_place(kept, known)
+        kept = (*kept, _chosen(tokens, kept, token, known))
+    _check_place(kept, known)
+    return kept
+
+
+def _check_place(kept: Sequence[Token], known: Codec) -> None:
+    if torn := _torn(kept, known):
+        raise BadInput(f"this place lies within {torn}: choose one before or after it")
+
+
+def _torn(kept: Sequence[Token], known: Codec) -> str:
+    """Return what it is that these tokens end in the middle of; empty where they can be gone on from."""
+    if not kept or kept[-1].special or kept[-1].id >= known.template.vocabulary:
+        return ""
+    silent = next((n for n, token in enumerate(reversed(kept)) if token.text or token.special), len(kept))
+    try:
+        said = b"".join(known.bytes_of(token.id) for token in kept[-max(1, silent) :]).decode()
+    except UnicodeDecodeError:  # the last token of a character alone is no text, and yet ends it
+        return "" if kept[-1].text else "a character that several tokens make up"
+    if len(kept) <= max(1, silent) and known.template.leading_space:
+        said = said.removeprefix(" ")
+    cut = said != kept[-1].text and said.startswith(kept[-1].text)
+    return "the text that stopped the answer" if cut else ""
+
+
+def _chosen(tokens: Sequence[Token], kept: Sequence[Token], token: int, known: Codec) -> Token:
+    """Return the token that a person chose to follow ``kept``, with its probability where the model told it."""
+    there = tokens[len(kept)] if len(kept) < len(tokens) else None
+    if there is not None and there.id == token:
+        return there
+    told = {other.id: other for other in there.alternatives} if there is not None else {}
+    if not 0 <= token < known.template.vocabulary:
+        raise BadInput(f"there is no token {token}: the vocabulary has {known.template.vocabulary}")
+    special = token == known.eos
+    text = "" if special else _text_of(token, told, known)
+    if known.template.leading_space and not any(each.text or known.decode([each.id]) for each in kept):
+        text = text.removeprefix(" ")  # SentencePiece's mark of a word's start, which stands for no character here
+    return Token(
+        token,
+        text,
+        told[token].logprob if token in told else None,
+        special=special,
+        alternatives=there.alternatives if there is not None else (),
+    )
+
+
+def _text_of(token: int, told: Mapping[int, Alternative], known: Codec) -> str:
+    """Return what a chosen token says: as the engine told it, or else as the vocabulary has it."""
+    try:
+        text = "" if token in known.controls else known.bytes_of(token).decode()
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        raise BadInput(f"token {token} is a control token or a part of a character: choose another")
+    return told[token].text if token in told else text
+
+
+async def ended(prompt: Prompt) -> AsyncGenerator[StreamEvent, None]:
+    """The stream of an answer whose last token was chosen, and was the end."""
+    yield Finish("eos_token", prompt_tokens=len(prompt))
+
+
+def ends(tokens: Sequence[Token], template: str) -> bool:
+    """Whether the last of the tokens is the one that ends an answer."""
+    return bool(tokens) and tokens[-1].id == codec(named(template)).eos
