@@ -207,10 +207,10 @@ def rate(step: int, steps: int) -> float:
     return min((step + 1) / rise, 1.0, max((steps - step) / fall, 0.01))
 
 
-def grown(weights: dict[str, Tensor], more: int) -> dict[str, Tensor]:
+def grown(weights: dict[str, Tensor], more: int, noise: float = 0.01) -> dict[str, Tensor]:
     """Give so many of the tokens that were `unseen` rows of their own, which begin as copies of its row."""
     table = weights["embedding.weight"]
-    rows = table[-1:].repeat(more, 1) + 0.01 * torch.randn(more, table.shape[1])
+    rows = table[-1:].repeat(more, 1) + noise * torch.randn(more, table.shape[1])
     return {**weights, "embedding.weight": torch.cat([table[:-1], rows, table[-1:]])}
 
 
