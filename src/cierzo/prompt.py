@@ -127,8 +127,8 @@ def raw(text: str, template: str | Template, *, context: int | None = None) -> P
     at = len(text) - len(stripped) if stripped.startswith(known.controls[bos]) else 0
     marks = [mark for mark in _CONTROL.finditer(text) if mark[0] in control_ids]
     for start, end, name in [*((*mark.span(), mark[0]) for mark in marks), (len(text), len(text), "")]:
-        plain = text[at:start]
-        pieces += _plain(known, plain.removeprefix(" ") if known.template.leading_space else plain)
+        if plain := text[at:start].removeprefix(" " if known.template.leading_space else ""):
+            pieces.append(_text(known, known.encode(plain)))
         if name and control_ids[name] != bos:
             pieces.append(Piece(name, (control_ids[name],), control=True))
         at = end
@@ -248,6 +248,7 @@ class _Conversation:
             raise BadText("the last message is a system prompt: end with a question, or with an answer to continue")
         self.continues = self.messages[-1].role == "assistant"
         self.turns = list(accumulate(int(message.role == "user") for message in self.messages))
+        self.systems = [at for at, message in enumerate(self.messages) if message.role == "system"]
         self.encode_user: Callable[[str], list[int]] = cache(known.user)
         self.encode_system: Callable[[str], list[int]] = cache(known.system)
         self.encode_answer = cache(self._encode_answer)
@@ -266,7 +267,8 @@ class _Conversation:
 
     def _since(self, oldest: int) -> list[Message]:
         """Return the messages from a turn on, and every system prompt."""
-        return [m for m, turn in zip(self.messages, self.turns, strict=True) if turn >= oldest or m.role == "system"]
+        start = bisect_left(self.turns, oldest)
+        return [*(self.messages[at] for at in self.systems if at < start), *self.messages[start:]]
 
     def _oldest_thinkable(self, room: int) -> int:
         """Return the oldest turn for which the words alone, without what the template puts between, fit."""
@@ -345,7 +347,7 @@ class _Conversation:
             tuple(piece for role, ids in segments for piece in _pieces(self.codec, role, ids)),
             self.codec.template.name,
             tuple(kept),
-            tuple(m for m, turn in zip(self.messages, self.turns, strict=True) if turn < oldest and m.role != "system"),
+            tuple(m for m in self.messages[: bisect_left(self.turns, oldest)] if m.role != "system"),
             self.codec.template.leading_space and not (self.continues and segments[-1][1]),
         )
 
@@ -386,12 +388,6 @@ def _pieces(known: Codec, role: Role, ids: Sequence[int]) -> Iterator[Piece]:
 
 def _text(known: Codec, ids: Sequence[int]) -> Piece:
     return Piece(known.decode(ids), tuple(ids), control=False)
-
-
-def _plain(known: Codec, text: str) -> Iterator[Piece]:
-    """Yield the piece of a text that stands between control tokens, unless it is empty."""
-    if text:
-        yield _text(known, known.encode(text))
 
 
 def _asks(known: Codec, last: Piece) -> bool:

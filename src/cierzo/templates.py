@@ -99,7 +99,7 @@ def template(name: str | Template) -> Template:
 
 
 class Codec:
-    """Texts to ids and back, for one template. Immutable after it is made; share it between threads.
+    """Texts to ids and back, for one template. Nothing about it changes once it is made; share it between threads.
 
     Attributes:
         template: Whose it is.
@@ -121,6 +121,7 @@ class Codec:
         pieces = self._tokenizer.vocab()
         self.controls = {i: str(pieces[i]) for i in sorted({self._tokenizer.unk_id, *self._tokenizer.special_ids})}
         self.longest = max(len(piece) for i, piece in enumerate(pieces) if i not in self.controls)
+        self._bytes: dict[int, bytes] = {}  # of tokens seen so far: asking the tokenizer is most of what a prompt costs
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a plain text. SentencePiece marks its first word as if a space stood before it.
@@ -168,6 +169,12 @@ class Codec:
 
     def bytes_of(self, token: int) -> bytes:
         """Return what a token stands for, in UTF-8; for a control token its name."""
+        known = self._bytes.get(token)
+        if known is None:
+            known = self._bytes[token] = self._read(token)
+        return known
+
+    def _read(self, token: int) -> bytes:
         if token in self.controls:
             return self.controls[token].encode()
         if self.template.kind == "tekken":
