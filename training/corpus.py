@@ -19,7 +19,7 @@ from training.tokens import dialogue_ids
 # Intents that need a turn before them.
 _LATER = {"whats_my_name"}
 _FIRST = [name for name in INTENTS if name not in _LATER | {FALLBACK, "my_name"}]
-_SHARE_OTHER = 0.27
+_SHARE_OTHER = 0.3
 _SHARE_COMMON = 0.12
 _SHARE_NAME = 0.1
 

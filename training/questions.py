@@ -58,7 +58,7 @@ def bank(lang: str) -> Bank:
         other=[line for line in other_lines if not line.startswith("=")],
         slots=slots,
         natural=sections([DATA / f"natural_{lang}.txt", DATA / f"natural_more_{lang}.txt"]),
-        natural_other=lines(DATA / f"natural_other_{lang}.txt"),
+        natural_other=[line for part in ("", "2") for line in lines(DATA / f"natural_other{part}_{lang}.txt")],
     )
 
 

@@ -1,6 +1,6 @@
 """Train the demo from a seed: make dialogues, batch them by length, predict the answers.
 
-    python -m training.train --steps 6000 --out training/out/demo.pt --curve docs/demo-model-loss.png
+    python -m training.train --steps 5400 --out training/out/demo.pt --curve docs/demo-model-loss.png
 
 Loss is counted on answer tokens and their end only. Nothing here depends on the clock, so the same seed, workers and
 torch give the same file. On a CPU several processes of one thread train on dialogues of their own and average their
@@ -173,19 +173,26 @@ def padded(group: list[Columns]) -> Batch:
     return Batch(rows, written, subjects)
 
 
+# One fused loop over tokens and vocabulary: a step takes three quarters of the time (0.69 s instead of 0.92 s).
+@torch.compile(dynamic=True)
+def answers(network: Demo, states: Tensor, rows: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of the tokens `rows` (N,) after `states` (N, dim)."""
+    logits = network.logits(states).float()
+    total = logits.logsumexp(-1)
+    right = logits.gather(1, rows.unsqueeze(1)).squeeze(1)
+    # A light pull of the normaliser towards zero keeps logits small, so that a repetition penalty does little harm.
+    return (total - right).mean() + 1e-4 * total.square().mean()
+
+
 def losses(network: Demo, hint: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor]:
     """Cross-entropy in nats: per answer token, and of the subjects."""
     # Plain matrix products are a third faster here than the kernel that PyTorch would choose on a CPU.
     with sdpa_kernel([SDPBackend.MATH]):
         states = network.hidden(batch.rows[:, :-1])
-    logits = network.logits(states[batch.written[:, 1:]]).float()
-    total = logits.logsumexp(-1)
-    right = logits.gather(1, batch.rows[:, 1:][batch.written[:, 1:]].unsqueeze(1)).squeeze(1)
+    words = answers(network, states[batch.written[:, 1:]], batch.rows[:, 1:][batch.written[:, 1:]])
     begins = batch.subjects[:, :-1] >= 0
     # Nothing to tell where only words are repeated: then a sum over nothing, which is 0.
     guessed, subjects = hint(states[begins]).float(), batch.subjects[:, :-1][begins]
-    # A light pull of the normaliser towards zero keeps logits small, so that a repetition penalty does little harm.
-    words = (total - right).mean() + 1e-4 * total.square().mean()
     return words, nn.functional.cross_entropy(guessed, subjects, reduction="sum") / max(1, len(subjects))
 
 
@@ -298,7 +305,7 @@ def draw(points: list[tuple[int, float]], target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo model.")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=5400)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each; 1 with a GPU")
