@@ -28,7 +28,7 @@ TEMPLATE = (
     "{%- endif -%}{%- endfor -%}"
 )
 
-_LAYER_NAMES = {
+LAYER_NAMES = {
     "attention_norm": "attn_norm",
     "attention.q": "attn_q",
     "attention.k": "attn_k",
@@ -55,7 +55,7 @@ def tensors(weights: dict[str, np.ndarray], kept: list[int], config: Config) -> 
         "output_norm.weight": weights["norm.weight"],
     }
     for layer in range(config.layers):
-        for ours, theirs in _LAYER_NAMES.items():
+        for ours, theirs in LAYER_NAMES.items():
             named[f"blk.{layer}.{theirs}.weight"] = weights[f"layers.{layer}.{ours}.weight"]
     return named
 
