@@ -86,6 +86,7 @@ def test_a_flood_does_not_starve_another() -> None:
     flood = [admission.enter("ana") for _ in range(2 + 32)]
     with pytest.raises(Overloaded):
         admission.enter("ana")
+    assert len(flood) == admission.most_of_one
     one, two = admission.enter("bob"), admission.enter("cleo")
     assert (one.position, two.position) == (2, 3)
     for _ in range(3):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cierzo import catalog
-from cierzo.app import open_chat, open_engine
+from cierzo.app import open_chat, open_conversations, open_engine
 from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import BadSetting, CierzoError, ModelError, UnknownModel
@@ -24,7 +24,7 @@ async def test_the_default_is_the_demo_on_the_embedded_engine() -> None:
 
 async def test_context_and_slots_reach_the_engine() -> None:
     engine = open_engine(Settings.load({"context": 512, "slots": 2}))
-    assert engine.describe().context == 512
+    assert (engine.describe().context, engine.describe().slots) == (512, 2)
     await engine.close()
 
 
@@ -35,6 +35,17 @@ async def test_a_script_is_an_engine(tmp_path: Path) -> None:
         chat = open_chat(Settings.load({"engine": address}))
         assert isinstance(chat.engine, Scripted)
         await chat.close()
+
+
+async def test_as_many_may_answer_as_the_engine_writes_at_a_time(tmp_path: Path) -> None:
+    script = tmp_path / "script.toml"
+    for said, slots in (("slots = 3", 3), ("", 512)):
+        script.write_text(f'{said}\n[[reply]]\ntext = "hola"\n')
+        settings = Settings.load({"engine": f"scripted:{script}", "slots": 2, "home": tmp_path})
+        service = await open_conversations(settings, open_chat(settings))
+        tickets = [service.admission.enter() for _ in range(slots + 1)]
+        assert [ticket.position for ticket in tickets] == [0] * slots + [1]
+        await service.store.close()
 
 
 @pytest.mark.parametrize("address", ["", "llama", "llamacpp:somewhere", "tgi+http://127.0.0.1:1", "http://127.0.0.1"])

@@ -150,7 +150,7 @@ async def test_the_engine_gets_the_prompt_and_then_exactly_the_tokens_kept(talk:
     tokens = await talk.store.replies.tokens(first, owner=None)
     asked = engine.asked[-1].prompt
     for at in (n for n in places(tokens) if n):
-        more = await talk.go_on(first, owner=None, at=at)
+        more = (await talk.go_on(first, owner=None, at=at)).message
         end = await talk.end(more.id)
         sent = engine.asked[-1].prompt
         assert sent.ids == asked.ids + tuple(token.id for token in tokens[:at])
@@ -160,7 +160,7 @@ async def test_the_engine_gets_the_prompt_and_then_exactly_the_tokens_kept(talk:
         assert (more.answer.kept, more.answer.continues) == (at, first)  # type: ignore[union-attr] # it is one
         assert end.finish is not None
         assert end.finish.answer_tokens == at + 1
-    again = await talk.go_on(first, owner=None, at=0)
+    again = (await talk.go_on(first, owner=None, at=0)).message
     await talk.end(again.id)
     assert engine.asked[-1].prompt == asked
 
@@ -171,7 +171,7 @@ async def test_choosing_the_end_asks_no_engine(talk: Talk) -> None:
     first = (await talk.ask(talk.here, "¿Aceite?", owner=None)).answer.id
     await talk.end(first)
     for at, text in ((1, "Va"), (0, "")):
-        more = await talk.go_on(first, owner=None, at=at, token=CODEC.eos)
+        more = (await talk.go_on(first, owner=None, at=at, token=CODEC.eos)).message
         assert (await talk.end(more.id)).reason == "eos_token"
         assert await talk.text(more.id) == text
     assert len(engine.asked) == 1
@@ -206,7 +206,9 @@ async def test_a_cut_answer_goes_on_where_it_was_cut(tmp_path: Path, end: str) -
         sampling = Sampling(max_new_tokens=1) if end == "length" else Sampling()
         answer = (await talk.ask(talk.here, "cuenta", owner=None, sampling=sampling)).answer.id
         assert (await talk.end(answer)).reason == end
-        more = [await talk.go_on(answer, owner=None, client_id="c") for _ in range(3)]
+        begun = [await talk.go_on(answer, owner=None, client_id="c") for _ in range(3)]
+        assert [each.created for each in begun] == [True, False, False]
+        more = [each.message for each in begun]
         assert len({each.id for each in more}) == 1
         await talk.end(more[0].id)
         assert await talk.text(more[0].id) == "Uno, tres."
@@ -226,13 +228,13 @@ async def test_with_the_same_token_the_real_model_gives_the_same_answer(tmp_path
         asked = await talk.store.replies.prompt_ids(first, owner=None)
         chosen = [n for n in places(tokens) if n < len(tokens)]
         for at in {chosen[0], chosen[len(chosen) // 2], chosen[-1]}:
-            more = await talk.go_on(first, owner=None, at=at, token=tokens[at].id, sampling=GREEDY)
+            more = (await talk.go_on(first, owner=None, at=at, token=tokens[at].id, sampling=GREEDY)).message
             await talk.end(more.id)
             assert await talk.text(more.id) == text, at
             sent = await talk.store.replies.prompt_ids(more.id, owner=None)
             assert sent == asked + tuple(token.id for token in tokens[: at + 1])
         other = next(each for each in tokens[chosen[1]].alternatives if each.id != tokens[chosen[1]].id)
-        more = await talk.go_on(first, owner=None, at=chosen[1], token=other.id, sampling=GREEDY)
+        more = (await talk.go_on(first, owner=None, at=chosen[1], token=other.id, sampling=GREEDY)).message
         await talk.end(more.id)
         before = "".join(token.text for token in tokens[: chosen[1]])
         assert (await talk.text(more.id)).startswith(before + other.text)

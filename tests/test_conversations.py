@@ -141,7 +141,9 @@ async def test_an_edited_question_is_a_sibling(talk: Talk) -> None:
 async def test_another_answer_to_the_same_question(talk: Talk) -> None:
     first = await asked(talk, "uno", system="Sé breve.")
     for message in (first.question.id, first.answer.id):
-        more = await asyncio.gather(*(talk.again(message, owner=None, client_id=message) for _ in range(5)))
+        begun = await asyncio.gather(*(talk.again(message, owner=None, client_id=message) for _ in range(5)))
+        assert sorted(each.created for each in begun) == [False] * 4 + [True]
+        more = [each.message for each in begun]
         assert len({each.id for each in more}) == 1
         await talk.end(more[0].id)
         assert more[0].parent == first.question.id

@@ -395,7 +395,7 @@ async def test_a_dead_writers_reply_is_interrupted_within_ten_seconds_and_can_be
         taken = time.monotonic() - began
         print(f"interrupted after {taken:.1f} s")
         assert taken < 10
-        more = await talk.go_on(answer, owner=None)
+        more = (await talk.go_on(answer, owner=None)).message
         assert (await talk.end(more.id)).reason == "eos_token"
         assert await talk.text(more.id) == "Dije y sigo."
 

@@ -17,7 +17,7 @@ from cierzo.errors import Overloaded
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Hashable
 
-WAITING = 64
+WAITING = 512
 """Waiting places, of all people together. Half of them are only for people who do not wait yet."""
 
 RETRY_AFTER = 5.0
@@ -68,7 +68,7 @@ class Admission:
     """
 
     def __init__(self, running: int, waiting: int = WAITING) -> None:
-        self._most_running, self._most_waiting = running, waiting
+        self._most_running, self._most_waiting, self._half = running, waiting, (waiting + 1) // 2
         self._running: set[Ticket] = set()
         # In the order in which people take turns; the first one's first ticket goes next.
         self._lines: dict[str, deque[Ticket]] = {}
@@ -83,6 +83,11 @@ class Admission:
         """How many wait."""
         return sum(map(len, self._lines.values()))
 
+    @property
+    def most_of_one(self) -> int:
+        """How many one person may have under way, where nobody else asks."""
+        return self._most_running + self._half
+
     def enter(self, who: str = "") -> Ticket:
         """Take a place.
 
@@ -96,7 +101,7 @@ class Admission:
         if len(self._running) < self._most_running and not self._lines:
             self._admit(ticket)
             return ticket
-        most = (self._most_waiting + 1) // 2 if who in self._lines else self._most_waiting
+        most = self._half if who in self._lines else self._most_waiting
         if self.waiting >= most:
             raise Overloaded(
                 f"{len(self._running)} answers are being written and {self.waiting} wait, and there is no room for "

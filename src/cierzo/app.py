@@ -54,7 +54,7 @@ async def open_conversations(settings: Settings, chat: Chat, telemetry: Telemetr
     from cierzo.store import Store  # noqa: PLC0415
 
     store = await Store.open(settings)
-    return Conversations(chat, store, Replies(store, telemetry), Admission(settings.slots))
+    return Conversations(chat, store, Replies(store, telemetry), Admission(chat.engine.describe().slots))
 
 
 def serve_page(settings: Settings, *, open_browser: bool) -> None:

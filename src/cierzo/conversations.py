@@ -20,7 +20,7 @@ from cierzo.continuing import begin_with, ended, ends
 from cierzo.errors import BadInput, Conflict
 from cierzo.messages import Message
 from cierzo.paths import Paths, system_of
-from cierzo.store import AnswerStart
+from cierzo.store import AnswerStart, Written
 from cierzo.store.records import MAX_ID
 from cierzo.titles import title_of
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cierzo.messages import Prompt, Sampling, StreamEvent, Token
     from cierzo.paths import Path
     from cierzo.replies import End, Replies
-    from cierzo.store import Store, StoredMessage, Written
+    from cierzo.store import Store, StoredMessage
 
 HEAD = ""
 """In the place of a message's id: the end of the branch in use."""
@@ -163,7 +163,7 @@ class Conversations:
         client_id: str | None = None,
         sampling: Sampling = DEFAULT_SAMPLING,
         options: PromptOptions = DEFAULT_OPTIONS,
-    ) -> StoredMessage:
+    ) -> Written:
         """Begin another answer to a question, and return it.
 
         Args:
@@ -183,13 +183,12 @@ class Conversations:
             question = await self._question_of(message, owner)
             for there in await self._answered(question.conversation, [client_id], owner):
                 if there.parent == question.id:
-                    return there
+                    return Written(there, created=False)
             self.replies.refuse_if_closing()
             with self._tickets(owner) as tickets:
                 path = await self._paths.to(question.parent, question.conversation, owner=owner)
                 prompt = await self._prompt(path, question.text, sampling, options)
-                begun = await self._begin(question, owner, prompt, sampling, tickets.pop(0), client_id=client_id)
-                return begun.message
+                return await self._begin(question, owner, prompt, sampling, tickets.pop(0), client_id=client_id)
 
     async def go_on(
         self,
@@ -201,7 +200,7 @@ class Conversations:
         client_id: str | None = None,
         sampling: Sampling = DEFAULT_SAMPLING,
         options: PromptOptions = DEFAULT_OPTIONS,
-    ) -> StoredMessage:
+    ) -> Written:
         """Begin an answer that starts with tokens of another, and return it. The other one stays as it is.
 
         Args:
@@ -225,7 +224,7 @@ class Conversations:
             question = await self._question_of(answer, owner)
             for there in await self._answered(old.conversation, [client_id], owner):
                 if there.answer is not None and there.answer.continues == answer:
-                    return there
+                    return Written(there, created=False)
             self._check_continued(old, plain=at is None and token is None)
             self.replies.refuse_if_closing()
             template = self.chat.engine.describe().template
@@ -235,7 +234,7 @@ class Conversations:
             with self._tickets(owner) as tickets:
                 path = await self._paths.to(question.parent, question.conversation, owner=owner)
                 prompt = await self._prompt(path, question.text, sampling, options, kept)
-                begun = await self._begin(
+                return await self._begin(
                     question,
                     owner,
                     prompt,
@@ -246,7 +245,6 @@ class Conversations:
                     kept=kept,
                     over=over,
                 )
-                return begun.message
 
     def _check_continued(self, old: StoredMessage, *, plain: bool) -> None:
         """Refuse to continue what cannot be continued; ``plain`` is without a place and a token."""

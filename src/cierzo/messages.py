@@ -8,7 +8,7 @@ A stream is: ``Phase`` events, then ``Token`` events, then exactly one ``Finish`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self, cast
 
 from cierzo.errors import BadSampling, BadText
@@ -270,6 +270,10 @@ class Timings:
     first_token: float = 0.0
     decode: float = 0.0
     engine_rate: float | None = None
+
+    def after(self, waited: float) -> Timings:
+        """Return them with the seconds for which the request waited before the engine had it."""
+        return replace(self, queue=self.queue + waited, first_token=self.first_token + waited)
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,11 +96,7 @@ class Underway:
 
     def finished(self, finish: Finish) -> Finish:
         """Add to what the engine says of the end what it cannot know: the tokens kept, and the wait before it."""
-        timings = replace(
-            finish.timings,
-            queue=finish.timings.queue + self.waited,
-            first_token=finish.timings.first_token + self.waited,
-        )
+        timings = finish.timings.after(self.waited)
         return replace(finish, answer_tokens=finish.answer_tokens + self.kept, timings=timings)
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import subprocess
 import sys
 import tempfile
@@ -15,12 +14,13 @@ import httpx
 import pytest
 
 from cierzo import catalog
+from cierzo.admission import WAITING, Admission
 from cierzo.api.server import Server
 from cierzo.api.work import Work
 from cierzo.app import open_conversations
 from cierzo.chat import Chat
 from cierzo.engines.llamacpp import LlamaCpp
-from cierzo.engines.script import Reply
+from cierzo.engines.script import Reply, Script
 from cierzo.engines.scripted import Scripted
 from cierzo.listening import listen
 from cierzo.settings import Settings
@@ -35,6 +35,7 @@ class Live:
     def __init__(self, engine, **options):
         grace = options.pop("grace", 1.0)
         chosen = options.pop("settings", {})
+        waiting = options.pop("waiting", WAITING)
         self.engine = engine
         self.work = Work(Chat(engine), Telemetry(), **options)
         self.socket = listen("127.0.0.1", 0)
@@ -47,7 +48,14 @@ class Live:
 
         self.home = tempfile.TemporaryDirectory()  # a session's fixture comes before a test's own home
         settings = Settings.load({"port": 0, "grace": grace, "home": self.home.name, **chosen})
-        self.server = Server(self.work, settings, functools.partial(open_conversations, settings), announce)
+
+        async def opening(chat, telemetry):
+            service = await open_conversations(settings, chat, telemetry)
+            if waiting != WAITING:
+                service.admission = Admission(chat.engine.describe().slots, waiting)
+            return service
+
+        self.server = Server(self.work, settings, opening, announce)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
         self.thread.start()
         assert opened.wait(20)
@@ -105,6 +113,11 @@ def until(condition, seconds=30.0):
         assert time.monotonic() - began < seconds, "it never happened"
         time.sleep(0.005)
     return time.monotonic() - began
+
+
+def slotted(slots, *replies):
+    """An engine that says that it writes so many answers at a time."""
+    return Scripted(script=Script(replies, slots=slots))
 
 
 def asking(text="Hola", **more):

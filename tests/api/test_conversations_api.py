@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from following import Follower, begin
-from serving import Pace, asking, until
+from serving import Pace, asking, slotted, until
 
 from cierzo.engines.script import Reply, Wait
 from cierzo.engines.scripted import Scripted
@@ -83,7 +83,8 @@ def _goes_on(demo, question, first):
     turn = {"at": 0, "token": other["id"], "client_id": "turn", "sampling": {"max_new_tokens": 3}}
     turned = demo.post(f"/api/replies/{first}/continue", turn).json()
     assert followed(demo, turned["id"]).events[0][2]["id"] == other["id"]
-    assert demo.post(f"/api/replies/{first}/continue", turn).json()["id"] == turned["id"]
+    repeated = demo.post(f"/api/replies/{first}/continue", turn)
+    assert (repeated.status_code, repeated.json()["id"]) == (200, turned["id"])
     again = demo.post(f"/api/messages/{question}/again", {"sampling": {"max_new_tokens": 3}}).json()
     assert (again["parent"], again["position"]) == (question, 2)
     followed(demo, again["id"])
@@ -135,6 +136,27 @@ def test_sent_twenty_times_at_once_it_is_there_once_and_answered_once(live):
     assert (other.status_code, other.json()["error"]["type"]) == (409, "Conflict")
 
 
+def test_another_answer_and_a_longer_one_asked_for_twice_are_there_once(live):
+    server = live(Scripted(Reply.of("uno dos tres", delay=0.02)))
+    conversation, reply = begin(server, sampling={"max_new_tokens": 2})
+    assert followed(server, reply).end["reason"] == "length"
+    for path in (f"/api/messages/{reply}/again", f"/api/replies/{reply}/continue"):
+        body = {"client_id": path[-8:].strip("/"), "sampling": {"max_new_tokens": 5}}
+        with ThreadPoolExecutor(5) as people:
+            answers = list(people.map(lambda _, path=path, body=body: server.post(path, body), range(5)))
+        assert sorted(answer.status_code for answer in answers) == [200] * 4 + [201]
+        assert len({answer.json()["id"] for answer in answers}) == 1
+        followed(server, answers[0].json()["id"])
+        assert server.post(path, body).status_code == 200
+        assert server.post(path, {**body, "client_id": None}).status_code == 201
+    there = server.get(f"/api/conversations/{conversation}").json()["messages"]
+    assert [message["role"] for message in there].count("assistant") == 1 + 2 * 2
+    described = server.get("/openapi.json").json()["paths"]
+    for path in ("/api/messages/{message}/again", "/api/replies/{reply}/continue"):
+        given = described[path]["post"]["responses"]
+        assert given["200"]["content"] == given["201"]["content"]
+
+
 def test_stopping_frees_the_slot_and_keeps_the_text(live):
     server = live(Scripted(ENDLESS))
     _, reply = begin(server, sampling={"max_new_tokens": 100_000})
@@ -154,13 +176,13 @@ def test_stopping_frees_the_slot_and_keeps_the_text(live):
 
 
 def test_a_full_queue_says_when_to_come_again_and_stores_nothing(live):
-    server = live(Scripted(Reply.of([Wait()])), settings={"slots": 1})
+    server = live(slotted(1, Reply.of([Wait()])), waiting=12)
     conversation, reply = begin(server)
     path = f"/api/conversations/{conversation}/messages"
     sent = 1
     while (answer := server.post(path, {"text": f"{sent}", "parent": None})).status_code == 201:
         sent += 1
-    assert (answer.status_code, answer.json()["error"]["type"]) == (429, "Overloaded")
+    assert (sent, answer.status_code, answer.json()["error"]["type"]) == (1 + 6, 429, "Overloaded")
     assert int(answer.headers["Retry-After"]) >= 1
     assert server.get(f"/api/conversations/{conversation}").json()["conversation"]["messages"] == 2 * sent
     metrics = server.get("/metrics").text

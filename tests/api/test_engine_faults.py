@@ -7,6 +7,7 @@ import json
 
 import httpx
 import pytest
+import talking
 from serving import asking, data_of
 
 from cierzo.engines.script import Reply, Wait
@@ -90,12 +91,14 @@ FAULTS = {
     "raises something foreign at once": bad(raises_foreign_at_once),
     "says something that is no event": bad(says_nonsense),
 }
+FAULTS |= {name: talking.FAULTS[name] for name in talking.FAULTS if name not in FAULTS and name != "dies in the middle"}
 ODD = {
     "goes on after its finish": steps("a", FINE, "b", FINE, disorder=True),
     "raises after its finish": steps("a", FINE, EngineDied("late"), disorder=True),
     "a phase among the tokens": steps("a", Phase("reading", 1, 1), FINE, disorder=True),
     "probabilities that are no numbers": bad(never_a_number),
     "nothing but a finish": steps(Finish("eos_token"), disorder=True),
+    "fails to close": bad(talking.fails_to_close),
 }
 ROUTES = {
     "openai chat": ("/v1/chat/completions", asking(logprobs=True, top_logprobs=1)),
@@ -124,8 +127,8 @@ def ends(route, events):
     return found
 
 
-def test_there_are_twenty():
-    assert len(FAULTS) == 20
+def test_there_are_twenty_and_more():
+    assert len(FAULTS) == 27
     print(f"\n{len(FAULTS)} faults and {len(ODD)} oddities x {len(ROUTES)} routes, streamed and whole, and /api")
 
 
@@ -198,18 +201,3 @@ def test_the_server_ending_cuts_an_answer_with_an_error(live):
         said = [line for line in lines if line]
     assert json.loads(said[-1].removeprefix("data: "))["error"].endswith("ask again when it is back")
     assert server.engine.stopped == 1
-
-
-def test_no_more_than_so_many(live):
-    server = live(Scripted(Reply.of(["a"], repeat=True, delay=0.05)), most=2)
-    with (
-        httpx.stream("POST", server.url + "/generate_stream", json={"inputs": "Hi"}) as one,
-        httpx.stream("POST", server.url + "/generate_stream", json={"inputs": "Hi"}) as two,
-    ):
-        lines = [one.iter_lines(), two.iter_lines()]  # kept: a dropped one closes its connection
-        assert all(next(each) for each in lines)
-        refused = server.post("/v1/chat/completions", asking())
-        assert refused.status_code == 429
-        assert int(refused.headers["Retry-After"]) >= 1
-        metrics = server.get("/metrics").text
-        assert "cierzo_replies_running 2.0" in metrics

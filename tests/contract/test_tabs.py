@@ -84,12 +84,12 @@ class Tabs(RuleBasedStateMachine):
 
     async def again(self, message: str | None, client_id: str | None) -> None:
         if message is not None:
-            made = await self.talk.again(message, owner=None, client_id=client_id)
+            made = (await self.talk.again(message, owner=None, client_id=client_id)).message
             self.told[made.id] = (made.parent, None)
 
     async def go_on(self, answer: str | None, at: int | None) -> None:
         if answer is not None:
-            made = await self.talk.go_on(answer, owner=None, at=at, sampling=Sampling(max_new_tokens=2))
+            made = (await self.talk.go_on(answer, owner=None, at=at, sampling=Sampling(max_new_tokens=2))).message
             self.told[made.id] = (made.parent, None)
 
     async def stop(self, answer: str | None) -> None:

@@ -248,6 +248,7 @@ BAD = [
     (".toml", 'colour = "red"', "line 1: colour"),
     (".toml", '\ncontext = "many"', "line 2: context"),
     (".toml", "context = 3", "line 1: context"),
+    (".toml", "slots = 0", "line 1: slots"),
     (".toml", '[[reply]]\ntext = "a"\n\n[[reply]]\ndelay = -1\n', "line 5: delay"),
     (".toml", '[[reply]]\ndelay = 1\n[[reply]]\ntext = "a"\ndelay = nan', "line 5: delay"),
     (".toml", "[[reply]]\ndelay = inf", "line 2: delay"),

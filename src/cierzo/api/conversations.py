@@ -159,11 +159,9 @@ def _asking(api: APIRouter, work: Work) -> None:
         status = 201 if said.created else 200
         return json_response({"question": said.question, "answers": said.answers}, status)
 
-    @api.post(
-        "/messages/{message}/again", status_code=201, response_model=types.Message, summary="Begin another answer"
-    )
+    @api.post("/messages/{message}/again", status_code=201, responses=types.BEGUN, summary="Begin another answer")
     async def again(message: str, asked: types.Again) -> Response:
         """Begin one more answer to a question, beside those that there are. Name the question or one of its answers."""
         sampling = asked.sampling.value()
         begun = await work.service.again(message, owner=OWNER, client_id=asked.client_id, sampling=sampling)
-        return json_response(begun, 201)
+        return json_response(begun.message, 201 if begun.created else 200)

@@ -231,6 +231,13 @@ class Message(BaseModel):
     answer: Facts | None = Field(description="of an answer of a model")
 
 
+BEGUN: dict[int | str, dict[str, Any]] = {
+    200: {"model": Message, "description": "It was begun with this `client_id` before"},
+    201: {"model": Message, "description": "It is being written"},
+}
+"""What a route gives that begins one answer."""
+
+
 class Tree(BaseModel):
     """A conversation with all its messages, parents before children."""
 

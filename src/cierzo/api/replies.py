@@ -126,7 +126,7 @@ def _stored(api: APIRouter, work: Work) -> None:
     @api.post(
         "/replies/{reply}/continue",
         status_code=201,
-        response_model=types.Message,
+        responses=types.BEGUN,
         summary="Continue an answer, or go on from one of its tokens",
     )
     async def go_on(reply: str, asked: types.Continue) -> Response:
@@ -139,7 +139,7 @@ def _stored(api: APIRouter, work: Work) -> None:
             client_id=asked.client_id,
             sampling=asked.sampling.value(),
         )
-        return json_response(begun, 201)
+        return json_response(begun.message, 201 if begun.created else 200)
 
 
 def _unstored(api: APIRouter, work: Work) -> None:

@@ -42,13 +42,12 @@ The routes of OpenAI's API and of Text Generation Inference, and our own for con
 `docs/api.md` has examples, and every place where something is refused or ignored."""
 
 
-def application(work: Work, *, host: str = "127.0.0.1", slots: int = 1) -> Gate:
+def application(work: Work, *, host: str = "127.0.0.1") -> Gate:
     """Make the application, with its gate before it.
 
     Args:
         work: The answers. It is closed with the application.
         host: The address that is listened on, for the gate.
-        slots: Answers that the engine writes at the same time, for the metrics.
     """
 
     @contextlib.asynccontextmanager
@@ -86,7 +85,7 @@ def application(work: Work, *, host: str = "127.0.0.1", slots: int = 1) -> Gate:
         refusal = refused(path, error.status_code, sentence.get(error.status_code, str(error.detail)))
         return Refusal(refusal.status, refusal.body, headers).response()
 
-    _measure(work, slots)
+    _measure(work)
     _describe(app)
     return Gate(app, host, telemetry=work.telemetry, refuse=refused, ending=lambda: work.draining)
 
@@ -108,9 +107,9 @@ def _describe(app: FastAPI) -> None:
             described["components"]["schemas"].setdefault(name, part)
 
 
-def _measure(work: Work, slots: int) -> None:
+def _measure(work: Work) -> None:
     gauge = work.telemetry.gauge
-    gauge("cierzo_slots", "Answers that the engine writes at the same time.", lambda: slots)
+    gauge("cierzo_slots", "Answers that the engine writes at the same time.", lambda: work.chat.engine.describe().slots)
     gauge("cierzo_replies_running", "Answers under way that have a slot.", lambda: work.running)
     gauge("cierzo_queue_depth", "Answers that wait for a slot.", lambda: work.queued)
     gauge("cierzo_engine_restarts", "Times that the engine was started again.", lambda: work.chat.engine_restarts)
@@ -130,7 +129,7 @@ class Server(uvicorn.Server):
         self._work, self._grace, self._opening, self._announce = work, settings.grace, opening, announce
         super().__init__(
             uvicorn.Config(
-                application(work, host=settings.host, slots=settings.slots),
+                application(work, host=settings.host),
                 http=PatientOnce,
                 ws="none",
                 lifespan="on",

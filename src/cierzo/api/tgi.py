@@ -39,7 +39,7 @@ from cierzo.api.wire import (
     routes_worded,
     while_connected,
 )
-from cierzo.api.work import MOST, Work, whole
+from cierzo.api.work import Work, whole
 from cierzo.errors import BadInput, CierzoError, ModelError, Overloaded
 from cierzo.messages import Finish, Prompt, Sampling, Token
 from cierzo.templates import codec, template
@@ -225,7 +225,7 @@ def router(work: Work) -> APIRouter:
                 "model_id": described.model,
                 "model_sha": None,
                 "model_pipeline_tag": "text-generation",
-                "max_concurrent_requests": MOST,
+                "max_concurrent_requests": work.service.admission.most_of_one,
                 "max_best_of": 1,
                 "max_stop_sequences": STOPS,
                 "max_input_tokens": total - 1,

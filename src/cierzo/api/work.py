@@ -1,40 +1,38 @@
-"""The answers under way: how many there may be, how each of them ends, and that the server can end in peace.
+"""The answers that a request waits for: when each may start, how it ends, and that the server can end in peace.
 
-Every route of the API asks here. What comes out keeps the promise of a stream whatever the engine does: tokens,
-then exactly one `Finish`, or an error of `cierzo.errors`.
+The plain routes ask here. Their answers take turns with those in conversations, in one queue. What comes out keeps
+the promise of a stream whatever the engine does: tokens, then exactly one `Finish`, or an error of `cierzo.errors`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from cierzo.engines.base import SILENCE, orderly
 from cierzo.errors import CierzoError, EngineDied, Overloaded
 from cierzo.messages import Finish, Phase, Prompt, Sampling, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from cierzo.admission import Ticket
     from cierzo.chat import Chat
     from cierzo.conversations import Conversations
-    from cierzo.messages import StreamEvent
     from cierzo.telemetry import Telemetry
 
-MOST = 512
-"""Answers that may be under way, waiting ones included. The engine's own queue is shorter."""
-
-SILENCE = 600.0
-"""Seconds after which an engine that says nothing at all counts as dead. Reading a prompt reports progress."""
+PLAIN = "api"
+"""In the queue, the plain routes together are one of the people: theirs have no names."""
 
 RECENT = 5.0
 ASK_WITHIN = 5.0
 
 _CUT = "the server is ending and cut this answer: ask again when it is back"
-_log = logging.getLogger("cierzo.api")
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -43,17 +41,40 @@ class _Answer:
     first: float = 0.0
     last: float = 0.0
     tokens: int = 0
-    queued: bool = False
     finish: Finish | None = None
     reason: str = "cancelled"
-    cut: bool = False
-    patience: asyncio.Timeout | None = None
+    over: bool = False
+    waiting: asyncio.Task[Any] | None = None
 
     def took(self) -> None:
         self.last = time.monotonic()
         self.first = self.first or self.last
         self.tokens += 1
-        self.queued = False
+
+    def finished(self, finish: Finish, waited: float) -> None:
+        if finish.reason in ("failed", "stopped"):
+            raise EngineDied(f"the answer {finish.reason} before its end: ask again")
+        self.reason = finish.reason
+        self.finish = replace(finish, timings=finish.timings.after(waited))
+
+    def cut(self) -> None:
+        """End it: now, if something is waited for, or before the next wait."""
+        self.over = True
+        if self.waiting is not None:
+            self.waiting.cancel()
+
+    async def unless_cut(self, step: Callable[[], Awaitable[T]]) -> T:
+        if self.over:
+            raise EngineDied(_CUT)
+        self.waiting = task = asyncio.current_task()
+        try:
+            return await step()
+        except asyncio.CancelledError:
+            if not self.over or task is None or task.uncancel():
+                raise  # the client left
+            raise EngineDied(_CUT) from None
+        finally:
+            self.waiting = None
 
 
 class Work:
@@ -62,17 +83,16 @@ class Work:
     Args:
         chat: What answers.
         telemetry: Counts them.
-        most: How many there may be at once.
         silence: Seconds without any event after which the engine counts as dead.
 
     Attributes:
         draining: Whether the server is ending: what runs may finish, nothing new begins.
     """
 
-    def __init__(self, chat: Chat, telemetry: Telemetry, *, most: int = MOST, silence: float = SILENCE) -> None:
+    def __init__(self, chat: Chat, telemetry: Telemetry, *, silence: float = SILENCE) -> None:
         self.chat, self.telemetry = chat, telemetry
         self.draining = False
-        self._most, self._silence = most, silence
+        self._silence = silence
         self._answers: set[_Answer] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -108,78 +128,54 @@ class Work:
 
     @property
     def queued(self) -> int:
-        """How many answers wait for a slot."""
-        queue = self._service.admission.waiting if self._service else 0
-        return queue + sum(answer.queued for answer in self._answers)
+        """How many answers of all kinds wait for their turn."""
+        return self._service.admission.waiting if self._service else 0
 
     @property
     def running(self) -> int:
-        """How many answers are being written, or their prompts read."""
-        queue = self._service.admission.running if self._service else 0
-        return queue + sum(not answer.queued for answer in self._answers)
+        """How many answers of all kinds have their turn."""
+        return self._service.admission.running if self._service else 0
 
     async def answer(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Token | Finish, None]:
-        """Yield tokens, then one `Finish`. Closing the generator stops the engine.
+        """Wait for a turn, then yield tokens and one `Finish`. Closing the generator stops the engine.
 
         Raises:
-            Overloaded: Too many are under way.
-            CierzoError: What the engine raises; or `EngineDied`, where it broke its promises or the server ends.
+            Overloaded: Every place in the queue is taken, or the server ends.
+            CierzoError: What the engine raises; or `EngineDied`, where it broke its promises or the server cut it.
         """
-        if len(self._answers) >= self._most:
-            raise Overloaded(f"{self._most} answers are under way already: ask again in a moment", retry_after=2)
+        self.service.replies.refuse_if_closing()
+        ticket = self.service.admission.enter(PLAIN)
         mine = _Answer()
         self._answers.add(mine)
         self._idle.clear()
         try:
-            async with aclosing(self.chat.stream_prompt(prompt, sampling)) as events:
-                while not mine.finish:
-                    said = await self._next(mine, events)
-                    if isinstance(said, Phase):
-                        mine.queued = said.name == "queued"
-                        continue
-                    self._note(mine, said)
-                    yield said
+            await mine.unless_cut(partial(_turn, ticket))
+            waited = time.monotonic() - mine.began
+            async with aclosing(orderly(self.chat.stream_prompt(prompt, sampling), silence=self._silence)) as events:
+                while mine.finish is None:
+                    said = await mine.unless_cut(events.__anext__)
+                    if isinstance(said, Token):
+                        self._note(mine)
+                        yield said
+                    elif isinstance(said, Finish):
+                        mine.finished(said, waited)
+            ticket.leave()  # who reads the end slowly keeps nobody waiting
+            yield mine.finish
         except CierzoError as error:
             mine.reason = type(error).__name__
             raise
         finally:
+            ticket.leave()
             self._answers.discard(mine)
             if not self._answers:
                 self._idle.set()
             self.telemetry.ended(mine.reason, mine.tokens, mine.last - mine.first, mine.finish)
 
-    async def _next(self, mine: _Answer, events: AsyncGenerator[StreamEvent, None]) -> StreamEvent:
-        if mine.cut:
-            raise EngineDied(_CUT)
-        try:
-            async with asyncio.timeout(self._silence) as mine.patience:
-                return await anext(events)
-        except StopAsyncIteration:
-            raise EngineDied("the engine's answer ended without saying why: ask again") from None
-        except TimeoutError:
-            if mine.cut:
-                raise EngineDied(_CUT) from None
-            raise EngineDied(f"the engine said nothing for {self._silence:g} seconds: ask again") from None
-        except CierzoError:
-            raise
-        except Exception as error:  # noqa: BLE001 - an engine of somebody else may raise anything
-            _log.exception("the engine raised what it must not")
-            raise EngineDied(f"the engine failed unexpectedly ({type(error).__name__}): ask again") from None
-        finally:
-            mine.patience = None
-
-    def _note(self, mine: _Answer, said: Token | Finish) -> None:
-        if isinstance(said, Token):
-            mine.took()
-            self._spoke = mine.last
-            if mine.tokens == 1:
-                self.telemetry.began(mine.first - mine.began)
-        elif isinstance(said, Finish):
-            if said.reason in ("failed", "stopped"):
-                raise EngineDied(f"the answer {said.reason} before its end: ask again")
-            mine.finish, mine.reason = said, said.reason
-        else:
-            raise EngineDied(f"the engine said something that is no event ({type(said).__name__}): ask again")
+    def _note(self, mine: _Answer) -> None:
+        mine.took()
+        self._spoke = mine.last
+        if mine.tokens == 1:
+            self.telemetry.began(mine.first - mine.began)
 
     async def ready(self) -> str:
         """Ask the engine for one token, unless it has just given one; and the database. Askers at a time share it.
@@ -239,9 +235,13 @@ class Work:
 
     def _cut(self) -> None:
         for answer in self._answers:
-            answer.cut = True
-            if answer.patience is not None and not answer.patience.expired():
-                answer.patience.reschedule(0)
+            answer.cut()
+
+
+async def _turn(ticket: Ticket) -> None:
+    async with aclosing(ticket.turn()) as turns:
+        async for _ in turns:
+            pass
 
 
 async def whole(events: AsyncGenerator[Token | Finish, None]) -> tuple[list[Token], Finish]:

@@ -54,6 +54,7 @@ class EngineInfo:
         model: Name of the model that it runs.
         context: The model's window, in tokens; the prompt and the answer share it.
         template: Name of the prompt template that the model was trained with.
+        slots: Answers that it writes at the same time.
         honours: Fields of `Sampling` that change its answers.
         details: What its tokens carry: some of ``ids``, ``logprobs``, ``alternatives``.
         where: Where it runs, in words for a person, such as ``in this process's child``.
@@ -63,6 +64,7 @@ class EngineInfo:
     model: str
     context: int
     template: str
+    slots: int = 1
     honours: frozenset[str] = SAMPLING_FIELDS
     details: frozenset[str] = frozenset({"ids", "logprobs", "alternatives"})
     where: str = ""
@@ -143,20 +145,22 @@ async def _next(stream: AsyncGenerator[StreamEvent, None], silence: float) -> St
 def _is_sound(event: object) -> bool:
     """Whether this is an event that can be stored and shown."""
     if isinstance(event, Token):
-        return all(_is_token(one) for one in (event, *event.alternatives))
+        return _is_token(event) and all(map(_is_token, event.alternatives))
     if isinstance(event, Finish):
         return event.reason in get_args(FinishReason)
     return isinstance(event, Phase) and event.name in get_args(PhaseName)
 
 
 def _is_token(one: object) -> bool:
-    if not isinstance(one, Token | Alternative) or not isinstance(one.text, str) or not isinstance(one.id, int):
+    # For every token and each of its alternatives: a union would be made anew each time, and most texts are ASCII.
+    if not (isinstance(one, (Token, Alternative)) and isinstance(one.text, str) and isinstance(one.id, int)):
         return False
-    try:
-        one.text.encode()
-    except UnicodeEncodeError:  # half a character
-        return False
-    return 0 <= one.id < _IDS and (one.logprob is None or isinstance(one.logprob, float | int))
+    if not one.text.isascii():
+        try:
+            one.text.encode()
+        except UnicodeEncodeError:  # half a character
+            return False
+    return 0 <= one.id < _IDS and (one.logprob is None or isinstance(one.logprob, (float, int)))
 
 
 async def _end(stream: AsyncGenerator[StreamEvent, None]) -> None:

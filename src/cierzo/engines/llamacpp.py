@@ -124,7 +124,8 @@ class LlamaCpp:
 
     def describe(self) -> EngineInfo:
         """Say what it is; the window may shrink when the model is loaded and memory is short."""
-        return EngineInfo("llamacpp", self._model.name, self._window, self._model.template, where="on this machine")
+        model = self._model
+        return EngineInfo("llamacpp", model.name, self._window, model.template, self._count, where="on this machine")
 
     def start(self) -> None:
         """Begin to load the model, and return at once. What goes wrong is raised by `stream`."""

@@ -33,6 +33,9 @@ MAX_SECONDS = 3600.0
 LOGPROB = -0.25
 """Of a token for which the script gives none: a probability of 78 %."""
 
+MAX_SLOTS = 512
+"""Answers at the same time; a script that does not say how many has as many."""
+
 _WORDS = re.compile(r"\s*\S+|\s+$")
 _BEYOND = 0x10000  # characters from here on take four bytes, and no Mistral vocabulary up to v7 has them whole
 
@@ -80,13 +83,15 @@ class Reply:
 class Script:
     """Replies, and what the engine says that it is.
 
-    Replies without ``when`` are given in turn, the last one for ever.
+    Replies without ``when`` are given in turn, the last one for ever. ``slots`` is how many answers it says that it
+    writes at the same time; it has no limit of its own.
     """
 
     replies: tuple[Reply, ...] = ()
     model: str = "scripted"
     context: int = 8192
     template: str = "v3"
+    slots: int = MAX_SLOTS
 
 
 def token_of(text: str, *, number: int | None = None, logprob: float = LOGPROB) -> Token:
@@ -162,7 +167,7 @@ class _Reader:
     def script(self, data: Any) -> Script:
         if not isinstance(data, dict):
             self._fail("", "must be a table with a list of replies, [[reply]]")
-        self._known(data, ("reply", "model", "context", "template"))
+        self._known(data, ("reply", "model", "context", "template", "slots"))
         replies = data.get("reply", [])
         if not isinstance(replies, list) or not all(isinstance(reply, dict) for reply in replies):
             self._fail("reply", "must be a list of tables, [[reply]]")
@@ -171,8 +176,9 @@ class _Reader:
             self.starts = _json_items(self.source, "reply")
         model, template = (self._text(data, key, getattr(Script(), key)) for key in ("model", "template"))
         context = int(self._number(data, "context", Script().context, 16, 1_048_576))
+        slots = int(self._number(data, "slots", MAX_SLOTS, 1, MAX_SLOTS))
         return Script(
-            tuple(self._reply(number, reply) for number, reply in enumerate(replies)), model, context, template
+            tuple(self._reply(number, reply) for number, reply in enumerate(replies)), model, context, template, slots
         )
 
     def _reply(self, number: int, data: dict[str, Any]) -> Reply:

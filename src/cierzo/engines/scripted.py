@@ -76,9 +76,8 @@ class Scripted:
     def describe(self) -> EngineInfo:
         """Say what it is."""
         script = self.script
-        return EngineInfo(
-            "scripted", script.model, script.context, script.template, where="in this process, by a script"
-        )
+        where = "in this process, by a script"
+        return EngineInfo("scripted", script.model, script.context, script.template, script.slots, where=where)
 
     async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[StreamEvent, None]:
         """Yield what the next reply says. Honours ``max_new_tokens``, ``stop``, ``alternatives`` and ``aclose()``.

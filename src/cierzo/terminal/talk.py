@@ -102,7 +102,7 @@ class Talk:
             self.path.pop()
             await self.ask(question.text)
         else:
-            await self._turn(lambda: self.service.again(question.id, owner=None, sampling=self.sampling))
+            await self._turn(lambda: self._retried(question.id))
         return True
 
     async def go_on(self) -> None:
@@ -113,9 +113,15 @@ class Talk:
             return
         if self.parent == last.id:
             self.path.pop()
-        await self._turn(lambda: self.service.go_on(last.id, owner=None, sampling=self.sampling))
+        await self._turn(lambda: self._continued(last.id))
         if self.last is last and last.text:
             self.path.append(last)  # nothing was begun
+
+    async def _retried(self, question: str) -> StoredMessage:
+        return (await self.service.again(question, owner=None, sampling=self.sampling)).message
+
+    async def _continued(self, answer: str) -> StoredMessage:
+        return (await self.service.go_on(answer, owner=None, sampling=self.sampling)).message
 
     async def watch(self) -> bool:
         """Follow the last answer, which somebody else is writing or was; return whether it has ended."""
