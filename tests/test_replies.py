@@ -18,7 +18,7 @@ from cierzo.errors import Conflict, NotFound, Overloaded, StoreUnavailable
 from cierzo.messages import Finish, Phase, Sampling, Token
 from cierzo.orphans import Orphans
 from cierzo.replies import End, Replies
-from cierzo.store import AnswerStart
+from cierzo.store import AnswerStart, packing
 
 WORDS = "uno dos tres cuatro cinco seis siete ocho nueve diez"
 ENDLESS = Reply.of([" eco"], repeat=True, delay=0.005)
@@ -241,6 +241,21 @@ async def test_a_question_whose_answer_could_not_begin_is_answered_when_it_is_se
     tree = await talk.store.conversations.open(talk.here, owner=None)
     assert [message.text for message in tree.messages] == ["cuenta", WORDS]
     assert talk.admission.running == 0
+
+
+async def test_an_answer_that_is_too_much_to_be_kept_ends_with_what_can_be(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "MAX_INFLATED", 60)
+    answer = (await talk.ask(talk.here, "cuenta", owner=None)).answer.id
+    end = await talk.end(answer)
+    assert (end.reason, end.finish) == ("interrupted", None)
+    assert "at most 60 can be kept" in end.failure
+    kept = await talk.text(answer)
+    assert kept
+    assert WORDS.startswith(kept)
+    assert kept == "".join(token.text for token in await talk.store.replies.tokens(answer, owner=None))
+    assert await talk.store.replies.unfinished() == ()
 
 
 async def test_a_sender_that_is_cancelled_leaves_an_answer_that_is_written(talk: Talk) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cierzo.admission import Singly
 from cierzo.engines.base import SILENCE, orderly
-from cierzo.errors import CierzoError, Conflict, EngineDied, NotFound, Overloaded, StoreUnavailable
+from cierzo.errors import BadText, CierzoError, Conflict, EngineDied, NotFound, Overloaded, StoreUnavailable
 from cierzo.messages import Finish, Phase
 from cierzo.orphans import Orphans
 from cierzo.store import new_id
@@ -353,16 +353,20 @@ class Replies:
 
     async def _fold(self, reply: Underway, end: End) -> End:
         """Turn the log into the message, and return how it ended: another process may have been faster."""
-        rest, store = reply.log[reply.stored :], self._store
+        rest, store, failure = reply.log[reply.stored :], self._store, ""
         try:
             if reply.wanted != "lost" and end.finish is not None:
-                await self._insist(
-                    store.replies.finish, reply.id, end.finish, after=reply.stored, batch=rest, failure=end.failure
-                )
-                return end
+                try:
+                    await self._insist(
+                        store.replies.finish, reply.id, end.finish, after=reply.stored, batch=rest, failure=end.failure
+                    )
+                except BadText as large:  # too much to be kept: the store keeps what it can
+                    failure = str(large)
+                else:
+                    return end
             if reply.wanted != "lost":
                 await self._insist(store.replies.log, reply.id, rest, after=reply.stored)
-            await self._insist(store.replies.interrupt, reply.id, writer=self.writer)
+            await self._insist(store.replies.interrupt, reply.id, writer=self.writer, failure=failure)
         except Conflict:
             pass  # it has an end already, which is told below
         except NotFound:

@@ -22,7 +22,7 @@ from trees import trees as random_trees
 from cierzo.errors import BadInput
 from cierzo.messages import Alternative, Finish, Phase, Sampling, Token
 from cierzo.settings import Settings
-from cierzo.store import AnswerStart, Store
+from cierzo.store import AnswerStart, Store, packing
 from cierzo.store.database import ask
 
 ROUNDS = int(os.environ.get("CIERZO_FAULT_ROUNDS", "8"))
@@ -341,6 +341,17 @@ async def test_the_sentence_names_the_place(store: Store) -> None:
         with pytest.raises(BadInput) as refused:
             await imported(store, json.dumps(document).encode())
         assert place in str(refused.value)
+    assert await counted(store) == [0] * 5
+
+
+async def test_an_answer_too_large_to_be_kept_is_refused_with_its_place(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await full(store)
+    await emptied(store)
+    monkeypatch.setattr(packing, "MAX_INFLATED", 30)
+    with pytest.raises(BadInput, match=r"conversations\[\d\]\.messages\[\d\] \(the tokens take .* can be kept\)"):
+        await imported(store, file)
     assert await counted(store) == [0] * 5
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cierzo.errors import Conflict, NotFound
+from cierzo.errors import BadText, Conflict
 from cierzo.messages import Finish, Phase, StreamEvent, Token, check_text
 from cierzo.store.conversations import sent_before
 from cierzo.store.database import Database
@@ -34,13 +34,16 @@ from cierzo.store.records import (
 from cierzo.store.rows import (
     add_message,
     add_words,
+    find_answer,
     lock_conversation,
     message_of,
+    no_answer,
     owned,
+    placed,
     with_answers,
     written,
 )
-from cierzo.store.schema import answers, conversations, events, messages
+from cierzo.store.schema import answers, events, messages
 
 
 class Replies:
@@ -132,7 +135,7 @@ class Replies:
         """
         _check(batch)
         if not is_id(answer):
-            raise _no_answer(answer)
+            raise no_answer(answer)
         body = pack_events(batch)
 
         async def work(connection: AsyncConnection) -> None:
@@ -165,13 +168,13 @@ class Replies:
         Raises:
             NotFound: There is no such answer.
             Conflict: Somebody else has ended it, or its log does not end at ``after``.
-            BadText: A token's text, or ``failure``, cannot be stored.
+            BadText: A token's text, or ``failure``, cannot be stored, or all of it is too much to be read back.
         """
         _check(batch)
         check_text(failure, what="the error's sentence", empty=True)
 
         async def work(connection: AsyncConnection) -> Any:
-            row = await _lock_answer(connection, answer)
+            row = await find_answer(connection, answer, lock=True)
             if row.state == "done":
                 if row.reason != finish.reason or row.logged != after + len(batch):
                     raise Conflict("the answer has ended already: read it again")
@@ -183,22 +186,25 @@ class Replies:
 
         return message_of(await self._database.write(work))
 
-    async def interrupt(self, answer: str, *, writer: str | None = None) -> bool:
+    async def interrupt(self, answer: str, *, writer: str | None = None, failure: str = "") -> bool:
         """Fold what the log of a dead writer holds, and mark the answer ``interrupted``. Return whether this did it.
+
+        Of a log that is too large to be kept the first part is: an answer must not stay open for ever.
 
         Args:
             answer: Which.
             writer: Only if this one wrote it.
+            failure: Why, where there is more to say.
 
         Raises:
             NotFound: There is no such answer.
         """
 
         async def work(connection: AsyncConnection) -> bool:
-            row = await _lock_answer(connection, answer)
+            row = await find_answer(connection, answer, lock=True)
             if row.state == "done" or writer not in (None, row.writer):
                 return False
-            await self._fold(connection, row, (), reason="interrupted", finish=None, failure="")
+            await self._fold(connection, row, (), reason="interrupted", finish=None, failure=failure)
             return True
 
         return await self._database.write(work)
@@ -214,6 +220,8 @@ class Replies:
         failure: str,
     ) -> None:
         logged = [*await logged_events(connection, row.message), *batch]
+        if finish is None:
+            logged = await asyncio.to_thread(_readable, logged)
         text, phases, tokens = await asyncio.to_thread(folded, logged)
         await connection.execute(
             update(answers)
@@ -242,7 +250,7 @@ class Replies:
         """
 
         async def work(connection: AsyncConnection) -> tuple[Row[Any], list[StreamEvent], int]:
-            row = await _owned_answer(connection, answer, owner)
+            row = await find_answer(connection, answer, owned(owner))
             if row.state == "done":
                 return row, [], 1
             query = (
@@ -278,7 +286,7 @@ class Replies:
             NotFound: There is no such answer in a conversation of this owner.
             StoreUnusable: They are damaged.
         """
-        row = await self._database.read(lambda connection: _owned_answer(connection, answer, owner))
+        row = await self._database.read(lambda connection: find_answer(connection, answer, owned(owner)))
         return unpack_ids(row.prompt_ids)
 
     async def unfinished(self, *, idle: float = 0.0) -> tuple[Unfinished, ...]:
@@ -288,18 +296,12 @@ class Replies:
             idle: Only those whose log has not grown for so many seconds. 0 where this is the only process.
         """
         now = _now()
-        query = (
-            select(answers.c.message, messages.c.conversation, conversations.c.owner)
-            .add_columns(answers.c.writer, answers.c.logged, answers.c.beat)
-            .join(messages, messages.c.id == answers.c.message)
-            .join(conversations, conversations.c.id == messages.c.conversation)
-            .where(answers.c.state == "writing")
-            .order_by(answers.c.beat)
-        )
+        columns = (answers.c.message, answers.c.writer, answers.c.logged, answers.c.beat)
+        query = placed(*columns).where(answers.c.state == "writing").order_by(answers.c.beat)
         if idle > 0:
             query = query.where(answers.c.beat <= now - int(idle * 1_000_000))
 
-        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
+        async def work(connection: AsyncConnection) -> Any:
             return (await connection.execute(query)).all()
 
         return tuple(
@@ -321,7 +323,7 @@ def _check(batch: Sequence[StreamEvent]) -> None:
 
 async def _said_before(connection: AsyncConnection, answer: str, after: int, body: bytes) -> None:
     """Accept a batch that was logged although its writer never heard so; refuse any other."""
-    row = await _lock_answer(connection, answer)
+    row = await find_answer(connection, answer, lock=True)
     same = select(events.c.body).where(events.c.message == answer, events.c.first == after + 1)
     there = (await connection.execute(same)).scalar_one_or_none()
     if there is not None and bytes(there) == body:
@@ -331,41 +333,6 @@ async def _said_before(connection: AsyncConnection, answer: str, after: int, bod
     raise Conflict(f"the answer's log ends at {row.logged}, not at {after}: read it again")
 
 
-async def _lock_answer(connection: AsyncConnection, answer: str) -> Row[Any]:
-    if not is_id(answer):
-        raise _no_answer(answer)
-    query = (
-        select(answers, messages.c.conversation, conversations.c.owner)
-        .join(messages, messages.c.id == answers.c.message)
-        .join(conversations, conversations.c.id == messages.c.conversation)
-        .where(answers.c.message == answer)
-        .with_for_update(of=answers)
-    )
-    row = (await connection.execute(query)).one_or_none()
-    if row is None:
-        raise _no_answer(answer)
-    return row
-
-
-async def _owned_answer(connection: AsyncConnection, answer: str, owner: str | None) -> Row[Any]:
-    if not is_id(answer):
-        raise _no_answer(answer)
-    query = (
-        select(answers)
-        .join(messages, messages.c.id == answers.c.message)
-        .join(conversations, conversations.c.id == messages.c.conversation)
-        .where(answers.c.message == answer, owned(owner))
-    )
-    row = (await connection.execute(query)).one_or_none()
-    if row is None:
-        raise _no_answer(answer)
-    return row
-
-
-def _no_answer(answer: str) -> NotFound:
-    return NotFound(f"there is no answer {answer[:40]!r}: open the conversation to see which there are")
-
-
 async def logged_events(connection: AsyncConnection, answer: str) -> list[StreamEvent]:
     """Return what the log of an answer that is being written holds."""
     query = select(events.c.body).where(events.c.message == answer).order_by(events.c.first)
@@ -373,17 +340,32 @@ async def logged_events(connection: AsyncConnection, answer: str) -> list[Stream
     return [event for body in bodies for event in unpack_events(body)]
 
 
+def text_of(logged: Sequence[StreamEvent]) -> str:
+    """Return what a log says. A NUL of the model, which no message may hold, becomes U+FFFD; in its token it stays."""
+    return "".join(event.text for event in logged if isinstance(event, Token)).replace("\0", "\ufffd")
+
+
 def folded(logged: Sequence[StreamEvent]) -> tuple[str, bytes, bytes]:
     """Return the text, the phases with their numbers, and the tokens, the last two packed.
 
-    A model may write a NUL, which no message may hold: in the text it becomes U+FFFD, in its token it stays.
+    Raises:
+        BadText: It is too much to be read back.
     """
     tokens = [event for event in logged if isinstance(event, Token)]
     phases = [(number, event) for number, event in enumerate(logged, 1) if isinstance(event, Phase)]
     numbers = pack_ids([number for number, _ in phases])
     header = len(numbers).to_bytes(4, "big")
     packed = header + numbers + pack_events([phase for _, phase in phases])
-    return "".join(token.text for token in tokens).replace("\0", "\ufffd"), packed, pack_tokens(tokens)
+    return text_of(tokens), packed, pack_tokens(tokens)
+
+
+def _readable(logged: list[StreamEvent]) -> list[StreamEvent]:
+    """Return the log, or as much of it as can be read back: the first half, or the first half of that, and so on."""
+    try:
+        folded(logged)
+    except BadText:
+        return _readable(logged[: len(logged) // 2])
+    return logged
 
 
 def unfolded(phases: bytes, tokens: bytes) -> list[StreamEvent]:
