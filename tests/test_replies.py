@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -335,8 +336,6 @@ async def begun_by_another(talk: Talk, writer: str = "another") -> str:
 async def test_a_reply_of_another_process_is_followed_through_the_store(talk: Talk) -> None:
     answer = await begun_by_another(talk)
     following = asyncio.create_task(talk.log(answer))
-    with pytest.raises(Conflict, match="another program"):
-        await talk.stop(answer, owner=None)
     for number in range(4):
         await talk.store.replies.log(answer, [Token(number, f" {number}", -0.5)], after=number)
         await asyncio.sleep(0.1)
@@ -345,6 +344,79 @@ async def test_a_reply_of_another_process_is_followed_through_the_store(talk: Ta
     assert [number for number, _ in log] == [1, 2, 3, 4, 5, 6]
     assert "".join(event.text for _, event in log if isinstance(event, Token)) == " 0 1 2 3."
     assert isinstance(log[-1][1], End)
+
+
+@asynccontextmanager
+async def two(where: Path, *said: Any, **options: Any) -> AsyncGenerator[tuple[Talk, Talk]]:
+    """Two services on one database; the first has an engine that says ``said``."""
+    async with talking(where, Scripted(*said), **options) as one, talking(where) as other:
+        yield one, other
+
+
+@pytest.mark.parametrize("moment", ["queued", "silent", "speaking"])
+async def test_a_reply_is_stopped_from_another_process(tmp_path: Path, moment: str) -> None:
+    said = Reply.of("tarde", first=60) if moment == "silent" else ENDLESS
+    async with two(tmp_path, said, running=1) as (one, other):
+        before = (await one.ask(one.here, "q", owner=None)).answer.id
+        answer = (await one.ask(one.here, "q", owner=None, parent=None)).answer.id if moment == "queued" else before
+        if moment == "speaking":
+            await said_so_far(other, answer, 5)
+        began = time.monotonic()
+        stopped = await other.stop(answer, owner=None)
+        print(f"stopped after {time.monotonic() - began:.2f} s")
+        assert time.monotonic() - began < 5
+        assert stopped.answer is not None
+        assert (stopped.answer.reason, stopped.answer.state) == ("stopped", "done")
+        assert bool(stopped.text) == (moment == "speaking")
+        assert one.chat.engine.running == (moment == "queued"), "the engine is free when stop returns"  # type: ignore[attr-defined] # the scripted one has it
+        assert await other.log(answer) == await one.log(answer)
+        assert await other.stop(answer, owner=None) == await one.stop(answer, owner=None) == stopped
+        if moment == "queued":
+            assert (await one.stop(before, owner=None)).text
+
+
+async def test_whoever_stops_it_at_the_last_moment_gets_the_end_that_it_had(tmp_path: Path) -> None:
+    async with two(tmp_path, Reply.of(WORDS, delay=0.001)) as (one, other):
+        answers = [(await one.ask(one.here, "q", owner=None, parent=None)).answer.id for _ in range(4)]
+        for answer in answers:
+            stopped = await other.stop(answer, owner=None)
+            assert stopped.answer is not None
+            assert stopped.answer.reason in ("eos_token", "stopped")
+            end = await one.end(answer)
+            assert (end.reason, end.finish) == (stopped.answer.reason, stopped.answer.finish)
+
+
+async def test_a_writer_that_does_not_stop_is_a_conflict(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "PATIENCE", 0.3)
+    answer = await begun_by_another(talk)
+    with pytest.raises(Conflict, match="stop it there"):
+        await talk.stop(answer, owner=None)
+    with pytest.raises(NotFound):
+        await talk.stop(answer, owner="ana")
+    assert await talk.store.replies.log(answer, [], after=0), "what was asked stays asked"
+
+
+async def test_a_process_that_ends_lets_go_of_replies_of_others(tmp_path: Path) -> None:
+    """Whoever followed one through it is told to come back, and goes on elsewhere without a gap."""
+    async with two(tmp_path, ENDLESS) as (one, other):
+        answer = (await one.ask(one.here, "q", owner=None)).answer.id
+        seen: list[int] = []
+
+        async def follow() -> None:
+            async for number, event in other.follow(answer, owner=None):
+                assert isinstance(event, Token)
+                seen.append(number)
+
+        following = asyncio.create_task(follow())
+        await until(lambda: len(seen) >= 5)
+        await other.replies.close()
+        with pytest.raises(Overloaded, match="the answer goes on"):
+            await following
+        assert answer in one.replies
+        await one.stop(answer, owner=None)
+        rest = await one.log(answer, seen[-1])
+        assert [*seen, *(number for number, _ in rest)] == list(range(1, rest[-1][0] + 1))
+        assert (await other.log(answer))[-1] == rest[-1], "what is over is told all the same"
 
 
 class Clock:

@@ -285,6 +285,26 @@ async def test_a_log_has_no_gap_and_no_repeat(store: Store) -> None:
     assert page.events == tuple(EVENTS[:2])
 
 
+async def test_whoever_writes_an_answer_hears_that_it_is_to_stop(store: Store) -> None:
+    conversation, question = await begun(store, "ana")
+    answer = (await store.replies.begin(conversation, owner="ana", parent=question.id, start=START)).message.id
+    assert not await store.replies.log(answer, EVENTS[:2], after=0)
+    for strange in (None, "bob"):
+        with pytest.raises(NotFound):
+            await store.replies.stop(answer, owner=strange)
+    with pytest.raises(NotFound):
+        await store.replies.stop(question.id, owner="ana")
+    assert not await store.replies.log(answer, [], after=2)
+    for _ in "12":
+        await store.replies.stop(answer, owner="ana")
+    assert await store.replies.log(answer, [], after=2)
+    assert await store.replies.log(answer, EVENTS[2:4], after=2)
+    assert await store.replies.log(answer, EVENTS[2:4], after=2), "said again it is heard again"
+    done = await store.replies.finish(answer, Finish("stopped"), after=4)
+    await store.replies.stop(answer, owner="ana")
+    assert await store.conversations.message(answer, owner="ana") == done
+
+
 async def test_an_answer_ends_once(store: Store) -> None:
     conversation, question = await begun(store)
     answer = (await store.replies.begin(conversation, owner=None, parent=question.id, start=START)).message.id

@@ -16,11 +16,12 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cierzo.errors import BadText, Conflict
-from cierzo.messages import Finish, Phase, StreamEvent, Token, check_text
+from cierzo.errors import Conflict
+from cierzo.messages import Finish, StreamEvent, Token, check_text
 from cierzo.store.conversations import sent_before
 from cierzo.store.database import Database
-from cierzo.store.packing import pack_events, pack_ids, pack_tokens, unpack_events, unpack_ids, unpack_tokens
+from cierzo.store.logs import folded, logged_events, readable, unfolded
+from cierzo.store.packing import pack_events, pack_ids, unpack_events, unpack_ids
 from cierzo.store.records import (
     AnswerStart,
     EndReason,
@@ -120,8 +121,10 @@ class Replies:
         row, created = await self._database.write(work)
         return Written(message_of(row), created)
 
-    async def log(self, answer: str, batch: Sequence[StreamEvent], *, after: int) -> None:
+    async def log(self, answer: str, batch: Sequence[StreamEvent], *, after: int) -> bool:
         """Add a batch of phases and tokens to the log; an empty one only says that the writer is alive.
+
+        Returns whether somebody has asked for the answer to be stopped; see `stop`.
 
         Args:
             answer: Which.
@@ -138,7 +141,7 @@ class Replies:
             raise no_answer(answer)
         body = pack_events(batch)
 
-        async def work(connection: AsyncConnection) -> None:
+        async def work(connection: AsyncConnection) -> bool:
             grown = await connection.execute(
                 update(answers)
                 .where(answers.c.message == answer, answers.c.state == "writing", answers.c.logged == after)
@@ -150,6 +153,24 @@ class Replies:
                 await connection.execute(
                     insert(events).values(message=answer, first=after + 1, count=len(batch), body=body)
                 )
+            asked = select(answers.c.stopping).where(answers.c.message == answer)
+            return (await connection.execute(asked)).scalar_one() is not None
+
+        return await self._database.write(work)
+
+    async def stop(self, answer: str, *, owner: str | None) -> None:
+        """Ask whoever writes an answer to stop it: the writer's next `log` says so. Twice is as once.
+
+        Raises:
+            NotFound: There is no such answer in a conversation of this owner.
+        """
+
+        async def work(connection: AsyncConnection) -> None:
+            await find_answer(connection, answer, owned(owner))
+            unasked = (answers.c.state == "writing", answers.c.stopping.is_(None))
+            await connection.execute(
+                update(answers).where(answers.c.message == answer, *unasked).values(stopping=_now())
+            )
 
         await self._database.write(work)
 
@@ -221,7 +242,7 @@ class Replies:
     ) -> None:
         logged = [*await logged_events(connection, row.message), *batch]
         if finish is None:
-            logged = await asyncio.to_thread(_readable, logged)
+            logged = await asyncio.to_thread(readable, logged)
         text, phases, tokens = await asyncio.to_thread(folded, logged)
         await connection.execute(
             update(answers)
@@ -331,49 +352,3 @@ async def _said_before(connection: AsyncConnection, answer: str, after: int, bod
     if row.state == "done":
         raise Conflict("the answer has ended already: read it again")
     raise Conflict(f"the answer's log ends at {row.logged}, not at {after}: read it again")
-
-
-async def logged_events(connection: AsyncConnection, answer: str) -> list[StreamEvent]:
-    """Return what the log of an answer that is being written holds."""
-    query = select(events.c.body).where(events.c.message == answer).order_by(events.c.first)
-    bodies = (await connection.execute(query)).scalars().all()
-    return [event for body in bodies for event in unpack_events(body)]
-
-
-def text_of(logged: Sequence[StreamEvent]) -> str:
-    """Return what a log says. A NUL of the model, which no message may hold, becomes U+FFFD; in its token it stays."""
-    return "".join(event.text for event in logged if isinstance(event, Token)).replace("\0", "\ufffd")
-
-
-def folded(logged: Sequence[StreamEvent]) -> tuple[str, bytes, bytes]:
-    """Return the text, the phases with their numbers, and the tokens, the last two packed.
-
-    Raises:
-        BadText: It is too much to be read back.
-    """
-    tokens = [event for event in logged if isinstance(event, Token)]
-    phases = [(number, event) for number, event in enumerate(logged, 1) if isinstance(event, Phase)]
-    numbers = pack_ids([number for number, _ in phases])
-    header = len(numbers).to_bytes(4, "big")
-    packed = header + numbers + pack_events([phase for _, phase in phases])
-    return text_of(tokens), packed, pack_tokens(tokens)
-
-
-def _readable(logged: list[StreamEvent]) -> list[StreamEvent]:
-    """Return the log, or as much of it as can be read back: the first half, or the first half of that, and so on."""
-    try:
-        folded(logged)
-    except BadText:
-        return _readable(logged[: len(logged) // 2])
-    return logged
-
-
-def unfolded(phases: bytes, tokens: bytes) -> list[StreamEvent]:
-    """Undo `folded`: each phase at its number, tokens in the places between."""
-    size = int.from_bytes(phases[:4], "big")
-    placed = dict(zip(unpack_ids(phases[4 : 4 + size]), unpack_events(phases[4 + size :]), strict=True))
-    rest = iter(unpack_tokens(tokens))
-    found: list[StreamEvent] = []
-    while (following := placed.get(len(found) + 1) or next(rest, None)) is not None:
-        found.append(following)
-    return found

@@ -20,9 +20,9 @@ from cierzo.errors import NotFound
 from cierzo.messages import StreamEvent
 from cierzo.store.database import Database
 from cierzo.store.folding import owner_word, words
+from cierzo.store.logs import folded, logged_events, text_of, unfolded
 from cierzo.store.packing import pack_ids, unpack_ids
 from cierzo.store.records import Answer, Conversation, StoredMessage, check_id, is_id, new_id
-from cierzo.store.replies import folded, logged_events, text_of, unfolded
 from cierzo.store.rows import conversation_of, message_of, owned, with_answers, written
 from cierzo.store.schema import answers, conversations, messages, search_texts
 
