@@ -92,6 +92,23 @@ async def test_choosing_a_branch_goes_to_its_newest_end(store: Store) -> None:
         await store.conversations.select(conversation, "nothing", owner=None)
 
 
+async def test_going_back_changes_the_head_and_nothing_else(store: Store) -> None:
+    conversation, question = await begun(store)
+    left = await say(store, conversation, "left", question.id)
+    await say(store, conversation, "below left", left.id)
+    before = (await store.conversations.open(conversation, owner=None)).messages
+    for message in (left.id, question.id, None):
+        there = await store.conversations.select(conversation, message, owner=None, exactly=True)
+        assert there.head == message
+        tree = await store.conversations.open(conversation, owner=None)
+        assert tree.messages == before
+        assert [each.id for each in tree.path()] == [each.id for each in tree.path(message) if message]
+    assert (await store.conversations.select(conversation, None, owner=None)).head == before[-1].id
+    for strange in ("nothing", ""):
+        with pytest.raises(NotFound):
+            await store.conversations.select(conversation, strange, owner=None, exactly=True)
+
+
 async def test_a_message_sent_often_at_once_exists_once(store: Store) -> None:
     conversation, question = await begun(store)
 

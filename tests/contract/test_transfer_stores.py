@@ -92,6 +92,15 @@ async def test_ids_that_are_free_are_kept(store: Store) -> None:
     assert after["sha256"] != before["sha256"]  # it has another date
 
 
+async def test_a_conversation_that_was_undone_to_its_beginning_comes_back_so(store: Store) -> None:
+    made = (await store.conversations.create(owner=None)).id
+    await store.conversations.append(made, owner=None, parent=None, role="user", text="q")
+    await store.conversations.select(made, None, owner=None, exactly=True)
+    [copy] = (await imported(store, await exported(store))).conversations
+    tree = await store.conversations.open(copy, owner=None)
+    assert (tree.conversation.head, [message.text for message in tree.messages]) == (None, ["q"])
+
+
 async def test_ids_of_another_form_are_not_taken_over(store: Store) -> None:
     await store.conversations.create(owner=None, title="t", conversation_id="../etc/passwd")
     file = await exported(store)
@@ -321,7 +330,7 @@ PLACES = [
         "[1].messages[0].parent",
     ),
     (lambda d: d["conversations"][0]["messages"][0].update(role="root"), "messages[0].role"),
-    (lambda d: d["conversations"][0].update(head=None), "conversations[0].head"),
+    (lambda d: d["conversations"][0].update(head="none"), "conversations[0].head"),
     (lambda d: d["conversations"].append(d["conversations"][0]), "conversations[3].messages[0].id"),
     (lambda d: d["conversations"].append(d["conversations"][2]), "conversations[3].id"),
     (lambda d: d.update(version=2), "version 2"),

@@ -171,7 +171,7 @@ def _conversation(scanner: Scanner, place: str, taken: set[str], digest: Any) ->
         if len(taken) > MAX_MESSAGES:
             raise BadInput(f"the file has more than {MAX_MESSAGES:,} messages: import it in parts")
     scanner.take("}")
-    if (conversation.head is None) != (not len(tree)) or (conversation.head and conversation.head not in tree):
+    if conversation.head is not None and conversation.head not in tree:
         kinds.wrong(f"{place}.head", "it is no message of the conversation")
     return draft
 
