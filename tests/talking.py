@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+from faults import FINE, bad, steps
 
 from cierzo.admission import Admission
 from cierzo.chat import Chat
 from cierzo.conversations import Conversations
-from cierzo.engines.base import Engine, EngineInfo
-from cierzo.engines.script import Reply, Wait
+from cierzo.engines.base import Engine
+from cierzo.engines.script import Wait
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import EngineDied, EngineMissing, EngineRefused, ModelUnreadable, NotEnoughMemory, Overloaded
-from cierzo.messages import Alternative, Finish, Phase, Prompt, Sampling, StreamEvent, Token
+from cierzo.messages import Alternative, Finish, Phase, StreamEvent, Token
 from cierzo.replies import End, Replies
 from cierzo.settings import Settings
 from cierzo.store import Store
@@ -64,29 +66,6 @@ async def talking(
         await talk.replies.close()
         await chat.close()
         await store.close()
-
-
-class Bad:
-    """An engine whose stream is any asynchronous generator."""
-
-    def __init__(self, said: Callable[[], AsyncGenerator[Any, None]]) -> None:
-        self.said = said
-        self.running = 0
-
-    def describe(self) -> EngineInfo:
-        return Scripted().describe()
-
-    async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[StreamEvent, None]:
-        self.running += 1
-        try:
-            async with aclosing(self.said()) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self.running -= 1
-
-    async def close(self) -> None:
-        pass
 
 
 async def foreign() -> AsyncGenerator[Any, None]:
@@ -145,15 +124,6 @@ async def fails_to_close() -> AsyncGenerator[Any, None]:
         raise RuntimeError("a secret of the user")
 
 
-def steps(*said: Any, **options: Any) -> Callable[[], Engine]:
-    return lambda: Scripted(Reply.of(list(said), **options))
-
-
-def bad(said: Callable[[], AsyncGenerator[Any, None]]) -> Callable[[], Engine]:
-    return lambda: Bad(said)
-
-
-FINE = Finish("eos_token", answer_tokens=1)
 FAULTS: dict[str, Callable[[], Engine]] = {
     "nothing at all": steps(disorder=True),
     "phases only": steps(Phase("reading", 1, 2), disorder=True),

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from talking import FAULTS, ODD, Bad, Talk, talking, until
+from faults import Bad
+from talking import FAULTS, ODD, Talk, talking, until
 
 from cierzo import orphans, replies
 from cierzo.engines.script import Reply
