@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import FrozenInstanceError
+import pickle
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -76,6 +77,17 @@ def test_a_prompt_is_its_pieces() -> None:
     assert prompt.text == "<s> A b"
     assert len(prompt) == 3
     assert (prompt.kept, prompt.dropped, prompt.leading_space) == ((), (), False)
+
+
+def test_the_ids_of_a_prompt_are_joined_once_and_are_no_content_of_their_own() -> None:
+    made = [Prompt((Piece("<s>", (1,), control=True), Piece(" A b", (5, 6), control=False)), "v3") for _ in "12"]
+    assert made[0].ids is made[0].ids
+    assert made[0] == made[1]
+    assert hash(made[0]) == hash(made[1])
+    assert "ids=(1, 5, 6)" not in repr(made[0])
+    other = replace(made[0], pieces=made[0].pieces[:1])
+    assert (other.ids, other == made[0]) == ((1,), False)
+    assert pickle.loads(pickle.dumps(made[0])).ids == (1, 5, 6)
 
 
 BAD: list[tuple[str, Any]] = [

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from cierzo import prompt as prompts
+from cierzo.engines.base import orderly
 from cierzo.errors import EngineDied
 from cierzo.messages import Finish, Message, Piece, Prompt, Sampling, Token
 
@@ -131,13 +132,13 @@ class Chat:
         *,
         options: PromptOptions = DEFAULT_OPTIONS,
     ) -> AsyncGenerator[StreamEvent, None]:
-        """Yield phases, tokens, and one `Finish`. Closing the generator stops the engine.
+        """Yield phases, tokens, and one `Finish`, whatever the engine does. Closing the generator stops it.
 
         Raises:
-            CierzoError: What `prompt` or the engine raise.
+            CierzoError: What `prompt` or the engine raise; `EngineDied` where it breaks its promises.
         """
         prompt = await self.prompt(messages, sampling, options=options)
-        async with aclosing(self.stream_prompt(prompt, sampling)) as events:
+        async with aclosing(orderly(self.stream_prompt(prompt, sampling))) as events:
             async for event in events:
                 yield event
 
@@ -170,7 +171,7 @@ class Chat:
         """
         prompt = await self.prompt(messages, sampling, options=options)
         tokens: list[Token] = []
-        async with aclosing(self.engine.stream(prompt, sampling)) as events:
+        async with aclosing(orderly(self.stream_prompt(prompt, sampling))) as events:
             async for event in events:
                 if isinstance(event, Token):
                     tokens.append(event)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from typing import Any, Literal, Self, cast
 
 from cierzo.errors import BadSampling, BadText
@@ -90,6 +91,7 @@ class Prompt:
         dropped: Messages that the window had no room for, oldest first.
         leading_space: Whether the answer's first token carries a space that stands for no character
             (SentencePiece marks the start of a word so); an engine removes it from the first token's text.
+        ids: The token ids, in order: those of the pieces, joined once, since everything on the way asks for them.
     """
 
     pieces: tuple[Piece, ...]
@@ -97,11 +99,10 @@ class Prompt:
     kept: tuple[Message, ...] = ()
     dropped: tuple[Message, ...] = ()
     leading_space: bool = False
+    ids: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """The token ids, in order."""
-        return tuple(token for piece in self.pieces for token in piece.ids)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", tuple(chain.from_iterable(piece.ids for piece in self.pieces)))
 
     @property
     def text(self) -> str:
@@ -109,7 +110,7 @@ class Prompt:
         return "".join(piece.text for piece in self.pieces)
 
     def __len__(self) -> int:
-        return sum(len(piece.ids) for piece in self.pieces)
+        return len(self.ids)
 
 
 _RANGES: dict[str, tuple[float, float]] = {

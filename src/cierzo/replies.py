@@ -16,8 +16,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cierzo.admission import Singly
+from cierzo.elsewhere import ENDING, Elsewhere, end_of
 from cierzo.engines.base import SILENCE, orderly
-from cierzo.errors import CierzoError, Conflict, EngineDied, NotFound, Overloaded, StoreUnavailable
+from cierzo.errors import BadText, CierzoError, Conflict, EngineDied, NotFound, Overloaded, StoreUnavailable
 from cierzo.messages import Finish, Phase
 from cierzo.orphans import Orphans
 from cierzo.store import new_id
@@ -31,16 +32,13 @@ if TYPE_CHECKING:
     from cierzo.store import AnswerStart, Store, StoredMessage, Written
     from cierzo.telemetry import Telemetry
 
-__all__ = ["End", "Replies", "end_of"]
+__all__ = ["End", "Replies"]
 
 FLUSH = 0.4
 """Seconds that an event may be in memory only: what a crash can lose."""
 
 BEAT = 1.0
 """Seconds after which a reply that says nothing tells the store that it lives."""
-
-POLL = 0.25
-"""Seconds between two looks at a reply that another process writes."""
 
 WIND_UP = 5.0
 """Seconds that an engine may take to stop; then its answer ends without it."""
@@ -53,9 +51,6 @@ LAST = 1.0
 
 LONGEST = 5.0
 """Seconds for which the end waits for a store that neither answers nor refuses."""
-
-ENDING = 5.0
-"""Seconds after which it is worth asking a process that ends again: another one will be there."""
 
 T = TypeVar("T")
 
@@ -77,6 +72,7 @@ class Replies:
         self._beginning: set[asyncio.Task[Written]] = set()
         self._stuck: set[asyncio.Task[Finish]] = set()
         self._singly = Singly()
+        self._elsewhere = Elsewhere(store)
         self._sweeping: asyncio.Task[None] | None = None
         self._until = float("inf")
         self.writer = new_id()
@@ -178,18 +174,16 @@ class Replies:
         Raises:
             NotFound: There is no such answer in a conversation of this owner.
             StoreUnavailable: The database does not answer.
+            Overloaded: This process ends, and another one writes the reply, which goes on.
         """
         at = max(0, after)
         while (reply := self._live.get(answer)) is None or reply.owner != owner:
-            page = await self._store.replies.events(answer, owner=owner, after=at)
-            for number, event in enumerate(page.events, page.first):
+            for number, event in await self._elsewhere.since(answer, owner=owner, after=at):
                 yield number, event
                 at = number
-            if page.done:
-                message = await self._store.conversations.message(answer, owner=owner)
-                yield page.logged + 1, end_of(message)
-                return
-            await asyncio.sleep(POLL)
+                if isinstance(event, End):
+                    return
+            await self._elsewhere.pause()
         while True:
             grown = reply.grown
             while at < len(reply.log):
@@ -205,7 +199,7 @@ class Replies:
 
         Raises:
             NotFound: There is no such answer in a conversation of this owner.
-            Conflict: Another process writes it.
+            Conflict: Another process writes it, and did not stop when it was asked.
             StoreUnavailable: It was stopped, but the database does not answer.
         """
         reply = self._live.get(answer)
@@ -221,7 +215,7 @@ class Replies:
         if message.answer is None:
             raise NotFound(f"the message {answer[:40]!r} is no answer of a model: name an answer")
         if message.answer.state == "writing" and answer not in self._live:
-            raise Conflict("another program writes this answer: stop it there")
+            return await self._elsewhere.stop(answer, owner=owner, patience=PATIENCE)
         return message
 
     async def close(self, grace: float = 0.0) -> None:
@@ -246,7 +240,8 @@ class Replies:
             await asyncio.wait(rest)
 
     def cut(self) -> None:
-        """Mark every reply that still runs ``interrupted``."""
+        """Mark every reply that still runs ``interrupted``, and let go of those of other processes."""
+        self._elsewhere.let_go()
         for reply in list(self._live.values()):
             reply.cut("interrupted")
 
@@ -343,7 +338,8 @@ class Replies:
             batch = reply.log[reply.stored :]
             told = time.monotonic()
             try:
-                await self._insist(self._store.replies.log, reply.id, batch, after=reply.stored)
+                if await self._insist(self._store.replies.log, reply.id, batch, after=reply.stored):
+                    reply.cut("stopped")  # by a person who looks at it through another process
             except Exception as error:  # noqa: BLE001 - somebody took it for dead and ended it, or it cannot be stored
                 if not isinstance(error, CierzoError):
                     _log.exception("a reply's log could not be stored")
@@ -353,16 +349,20 @@ class Replies:
 
     async def _fold(self, reply: Underway, end: End) -> End:
         """Turn the log into the message, and return how it ended: another process may have been faster."""
-        rest, store = reply.log[reply.stored :], self._store
+        rest, store, failure = reply.log[reply.stored :], self._store, ""
         try:
             if reply.wanted != "lost" and end.finish is not None:
-                await self._insist(
-                    store.replies.finish, reply.id, end.finish, after=reply.stored, batch=rest, failure=end.failure
-                )
-                return end
+                try:
+                    await self._insist(
+                        store.replies.finish, reply.id, end.finish, after=reply.stored, batch=rest, failure=end.failure
+                    )
+                except BadText as large:  # too much to be kept: the store keeps what it can
+                    failure = str(large)
+                else:
+                    return end
             if reply.wanted != "lost":
                 await self._insist(store.replies.log, reply.id, rest, after=reply.stored)
-            await self._insist(store.replies.interrupt, reply.id, writer=self.writer)
+            await self._insist(store.replies.interrupt, reply.id, writer=self.writer, failure=failure)
         except Conflict:
             pass  # it has an end already, which is told below
         except NotFound:
@@ -388,10 +388,3 @@ class Replies:
             self._telemetry.began(reply.first - reply.began)
         written = reply.tokens - reply.kept
         self._telemetry.ended(reply.end.reason, written, reply.last - reply.first, reply.end.finish)
-
-
-def end_of(message: StoredMessage) -> End:
-    """Return the end of an answer that is done."""
-    assert message.answer is not None
-    assert message.answer.reason is not None
-    return End(message.answer.reason, message.answer.finish, message.answer.failure)

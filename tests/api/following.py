@@ -19,12 +19,16 @@ class Follower:
     events: list[tuple[int, str, dict]] = field(default_factory=list)
     rest: bytes = b""
     size: int = 0  # of all events so far, in bytes
+    error: dict | None = None  # the event without a number, that says to come back
 
     def feed(self, received):
         *blocks, self.rest = (self.rest + received).split(b"\n\n")
         for block in blocks:
             lines = [line for line in block.split(b"\n") if not line.startswith((b":", b"retry:"))]
-            if lines:
+            if lines[:1] == [b"event: error"]:
+                self.error = json.loads(lines[1].removeprefix(b"data: "))["error"]
+            elif lines:
+                assert self.error is None, block
                 assert [line.split(b": ")[0] for line in lines] == [b"id", b"event", b"data"], block
                 number, name, data = (line.split(b": ", 1)[1] for line in lines)
                 self.events.append((int(number), name.decode(), json.loads(data)))
@@ -57,6 +61,7 @@ class Follower:
 
     def follow(self, url, reply, *, until=None):
         """Read to the end, or until there are so many events; then leave."""
+        self.error = None
         headers = {"Last-Event-ID": str(self.last)} if self.last else {}
         with httpx.stream("GET", f"{url}/api/replies/{reply}/events", headers=headers, timeout=60) as answer:
             assert answer.status_code == 200

@@ -86,6 +86,42 @@ def test_an_answer_may_be_stopped_while_the_server_ends(start):
     assert served.process.wait(60) == 0
 
 
+def test_a_server_that_ends_tells_the_followers_of_an_answer_that_another_one_writes(start):
+    writer, other = start(grace=60), start(grace=60)
+    _, reply = begin(writer, "long", sampling=LONG)
+    clients, threads = following(other, reply)
+    status, seconds, said = other.end()
+    join(threads)
+    assert (status, said) == (0, "")
+    assert seconds < 2
+    for client in clients:
+        assert client.error["type"] == "Overloaded"
+        assert "the answer goes on" in client.error["message"]
+        assert "end" not in [name for _, name, _ in client.events]
+    stopped = writer.post(f"/api/replies/{reply}/stop", None).json()
+    for client in clients:
+        client.follow(writer.url, reply)
+        assert client.whole()
+        assert client.end["reason"] == "stopped"
+        assert client.text == stopped["text"]
+
+
+def test_an_answer_is_stopped_through_another_server(start):
+    writer, other = start(), start()
+    _, reply = begin(writer, "long", sampling=LONG)
+    clients, threads = following(writer, reply, count=1)
+    with Pace() as pace:
+        began = time.monotonic()
+        stopped = other.post(f"/api/replies/{reply}/stop", None)
+        taken = time.monotonic() - began
+    join(threads)
+    print(f"\nstopped through another server after {taken:.2f} s (pace {pace.factor:.1f})")
+    assert stopped.status_code == 200
+    assert stopped.json()["answer"]["reason"] == "stopped"
+    assert (stopped.json()["text"], clients[0].end["reason"]) == (clients[0].text, "stopped")
+    assert taken < 2 * pace.factor
+
+
 def test_killed_in_the_middle_of_an_answer(start):
     served = start()
     conversation, reply = begin(served, "long", sampling=LONG)

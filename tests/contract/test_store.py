@@ -92,6 +92,23 @@ async def test_choosing_a_branch_goes_to_its_newest_end(store: Store) -> None:
         await store.conversations.select(conversation, "nothing", owner=None)
 
 
+async def test_going_back_changes_the_head_and_nothing_else(store: Store) -> None:
+    conversation, question = await begun(store)
+    left = await say(store, conversation, "left", question.id)
+    await say(store, conversation, "below left", left.id)
+    before = (await store.conversations.open(conversation, owner=None)).messages
+    for message in (left.id, question.id, None):
+        there = await store.conversations.select(conversation, message, owner=None, exactly=True)
+        assert there.head == message
+        tree = await store.conversations.open(conversation, owner=None)
+        assert tree.messages == before
+        assert [each.id for each in tree.path()] == [each.id for each in tree.path(message) if message]
+    assert (await store.conversations.select(conversation, None, owner=None)).head == before[-1].id
+    for strange in ("nothing", ""):
+        with pytest.raises(NotFound):
+            await store.conversations.select(conversation, strange, owner=None, exactly=True)
+
+
 async def test_a_message_sent_often_at_once_exists_once(store: Store) -> None:
     conversation, question = await begun(store)
 
@@ -283,6 +300,26 @@ async def test_a_log_has_no_gap_and_no_repeat(store: Store) -> None:
         await store.replies.finish(answer, FINISH, after=1)
     page = await store.replies.events(answer, owner=None)
     assert page.events == tuple(EVENTS[:2])
+
+
+async def test_whoever_writes_an_answer_hears_that_it_is_to_stop(store: Store) -> None:
+    conversation, question = await begun(store, "ana")
+    answer = (await store.replies.begin(conversation, owner="ana", parent=question.id, start=START)).message.id
+    assert not await store.replies.log(answer, EVENTS[:2], after=0)
+    for strange in (None, "bob"):
+        with pytest.raises(NotFound):
+            await store.replies.stop(answer, owner=strange)
+    with pytest.raises(NotFound):
+        await store.replies.stop(question.id, owner="ana")
+    assert not await store.replies.log(answer, [], after=2)
+    for _ in "12":
+        await store.replies.stop(answer, owner="ana")
+    assert await store.replies.log(answer, [], after=2)
+    assert await store.replies.log(answer, EVENTS[2:4], after=2)
+    assert await store.replies.log(answer, EVENTS[2:4], after=2), "said again it is heard again"
+    done = await store.replies.finish(answer, Finish("stopped"), after=4)
+    await store.replies.stop(answer, owner="ana")
+    assert await store.conversations.message(answer, owner="ana") == done
 
 
 async def test_an_answer_ends_once(store: Store) -> None:

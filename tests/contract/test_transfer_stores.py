@@ -22,7 +22,7 @@ from trees import trees as random_trees
 from cierzo.errors import BadInput
 from cierzo.messages import Alternative, Finish, Phase, Sampling, Token
 from cierzo.settings import Settings
-from cierzo.store import AnswerStart, Store
+from cierzo.store import AnswerStart, Store, packing
 from cierzo.store.database import ask
 
 ROUNDS = int(os.environ.get("CIERZO_FAULT_ROUNDS", "8"))
@@ -90,6 +90,15 @@ async def test_ids_that_are_free_are_kept(store: Store) -> None:
     after = json.loads(await exported(store))
     assert after["conversations"] == before["conversations"]
     assert after["sha256"] != before["sha256"]  # it has another date
+
+
+async def test_a_conversation_that_was_undone_to_its_beginning_comes_back_so(store: Store) -> None:
+    made = (await store.conversations.create(owner=None)).id
+    await store.conversations.append(made, owner=None, parent=None, role="user", text="q")
+    await store.conversations.select(made, None, owner=None, exactly=True)
+    [copy] = (await imported(store, await exported(store))).conversations
+    tree = await store.conversations.open(copy, owner=None)
+    assert (tree.conversation.head, [message.text for message in tree.messages]) == (None, ["q"])
 
 
 async def test_ids_of_another_form_are_not_taken_over(store: Store) -> None:
@@ -321,7 +330,7 @@ PLACES = [
         "[1].messages[0].parent",
     ),
     (lambda d: d["conversations"][0]["messages"][0].update(role="root"), "messages[0].role"),
-    (lambda d: d["conversations"][0].update(head=None), "conversations[0].head"),
+    (lambda d: d["conversations"][0].update(head="none"), "conversations[0].head"),
     (lambda d: d["conversations"].append(d["conversations"][0]), "conversations[3].messages[0].id"),
     (lambda d: d["conversations"].append(d["conversations"][2]), "conversations[3].id"),
     (lambda d: d.update(version=2), "version 2"),
@@ -341,6 +350,17 @@ async def test_the_sentence_names_the_place(store: Store) -> None:
         with pytest.raises(BadInput) as refused:
             await imported(store, json.dumps(document).encode())
         assert place in str(refused.value)
+    assert await counted(store) == [0] * 5
+
+
+async def test_an_answer_too_large_to_be_kept_is_refused_with_its_place(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await full(store)
+    await emptied(store)
+    monkeypatch.setattr(packing, "MAX_INFLATED", 30)
+    with pytest.raises(BadInput, match=r"conversations\[\d\]\.messages\[\d\] \(the tokens take .* can be kept\)"):
+        await imported(store, file)
     assert await counted(store) == [0] * 5
 
 

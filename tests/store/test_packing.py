@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cierzo.errors import StoreUnusable
+from cierzo.errors import BadText, StoreUnusable
 from cierzo.messages import Alternative, Phase, Token
+from cierzo.store import packing
 from cierzo.store.packing import (
     MAX_INFLATED,
     STEP,
@@ -49,9 +50,50 @@ def test_tokens_come_back(given_tokens: list[Token]) -> None:
         assert all(near(a.logprob, b.logprob) for a, b in zip(before.alternatives, after.alternatives, strict=True))
 
 
-@given(st.lists(st.integers(0, 2**60)))
+@given(st.lists(st.integers(0, 2**60) | st.integers(0, 2**17 + 2)))
 def test_ids_come_back(given_ids: list[int]) -> None:
     assert unpack_ids(pack_ids(given_ids)) == tuple(given_ids)
+
+
+@given(st.lists(st.integers(0, 2**70 - 1) | st.sampled_from([127, 128, 16_383, 16_384, 2**17 - 1, 2**17])))
+def test_numbers_are_written_as_leb128(numbers: list[int]) -> None:
+    for _ in "12":  # remembered numbers are as those written for the first time
+        assert packing._numbers(numbers) == b"".join(map(leb, numbers))
+
+
+def size_of(packed: bytes) -> int:
+    return packing._Reader(packed, 4).one()
+
+
+@given(tokens, st.lists(ids), st.integers(-1, 40))
+def test_what_cannot_be_read_back_is_refused_when_it_is_written(
+    given_tokens: list[Token], given_ids: list[int], room: int
+) -> None:
+    for pack, unpack, values in ((pack_tokens, unpack_tokens, given_tokens), (pack_ids, unpack_ids, given_ids)):
+        size = size_of(pack(values))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(packing, "MAX_INFLATED", max(0, size + room))
+            if room >= 0:
+                assert len(unpack(pack(values))) == len(values)
+            else:
+                with pytest.raises(BadText, match=f"take {size:,} bytes, at most {size - 1:,} can be kept"):
+                    pack(values)
+
+
+def test_the_bound_is_exact() -> None:
+    """With the bound as it is: a value as large as may be is read back, and one byte more is refused."""
+    near = "x" * (MAX_INFLATED - 100)
+    full = near + "x" * (MAX_INFLATED - size_of(pack_tokens([Token(5, near)])))
+    assert unpack_tokens(pack_tokens([Token(5, full)])) == (Token(5, full),)
+    with pytest.raises(BadText, match="take 67,108,865 bytes, at most 67,108,864 can be kept"):
+        pack_tokens([Token(5, full + "x")])
+
+
+@pytest.mark.parametrize("number", [2**70, -1])
+def test_a_number_that_is_not_read_back_is_not_written(number: int) -> None:
+    assert unpack_ids(pack_ids([2**70 - 1])) == (2**70 - 1,)
+    with pytest.raises(ValueError, match=str(number)):
+        pack_ids([number])
 
 
 @given(
@@ -132,15 +174,16 @@ def test_damaged_bytes_are_an_error_and_nothing_worse() -> None:
     assert refused > cases // 2
 
 
+def leb(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
 def raw(numbers: list[int], magic: bytes = b"CZT\x01", tail: bytes = b"", size: int | None = None) -> bytes:
     """Write numbers as a packed value would, with a checksum that is right: what a mutation never reaches."""
-
-    def leb(value: int) -> bytes:
-        out = bytearray()
-        while value > 127:
-            out.append(value & 127 | 128)
-            value >>= 7
-        return bytes([*out, value])
 
     body = b"".join(map(leb, numbers)) + tail
     return magic + leb(len(body) if size is None else size) + zlib.compress(body)
@@ -193,8 +236,3 @@ def test_a_small_value_cannot_fill_the_memory() -> None:
     tracemalloc.stop()
     assert peak < 5_000_000
     assert time.monotonic() - begun < 10
-
-
-def test_a_negative_id_is_no_id() -> None:
-    with pytest.raises(ValueError, match="-1"):
-        pack_ids([-1])

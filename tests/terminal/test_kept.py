@@ -97,6 +97,36 @@ async def test_a_conversation_goes_on_another_day():
     assert len((await tree_of(made)).path()) == 7
 
 
+@pytest.mark.parametrize("undone", [1, 2, 3])
+async def test_what_was_undone_stays_so_for_whoever_goes_on(undone):
+    first = await talk(Scripted("a", "b"), "/system S", "one", "two", *["/undo"] * undone)
+    before = [m.text for m in (await tree_of(first)).messages]
+    assert before == ["S", "one", "a", "two", "b"]
+    engine = Scripted("c")
+    async with serving(engine) as service:
+        made = Talk(service, screen(terminal=False))
+        await resume(made, "")
+        assert (made.parent, said(made)) == (first.parent, said(first))
+        await converse(made, Typed("three"))
+    begins = "<s>[INST] S\n\none[/INST] a</s>[INST] three" if undone == 1 else "<s>[INST] S\n\nthree"
+    assert engine.asked[0].prompt.text == f"{begins}[/INST]"
+    tree = await tree_of(made)
+    assert [m.text for m in tree.messages] == [*before, "three", "c"]
+    assert [m.text for m in tree.path()] == [*(["S", "one", "a"] if undone == 1 else ["S"]), "three", "c"]
+
+
+async def test_the_very_first_question_can_be_undone_too():
+    first = await talk(Scripted("a"), "one", "/undo", "/undo")
+    assert err(first).endswith("there is no question yet\n")
+    async with serving(Scripted("b")) as service:
+        made = Talk(service, screen(terminal=False))
+        await resume(made, "")
+        assert said(made) == []
+        await converse(made, Typed("/continue", "/show", "/tokens", "/prompt", "two"))
+    assert made.conversation == first.conversation
+    assert [m.text for m in (await tree_of(made)).children(None)] == ["one", "two"]
+
+
 async def test_the_last_answer_of_another_day_shows_its_tokens_and_prompt():
     await talk(Scripted("a"), "one", sampling=Sampling(alternatives=2))
     async with serving(Scripted("b")) as service:

@@ -152,7 +152,7 @@ class Conversation(BaseModel):
     pinned: bool
     archived: bool
     deleted: datetime | None = Field(description="when it was put into the bin")
-    head: str | None = Field(description="the message on which the next one builds")
+    head: str | None = Field(description="the message on which the next one builds; null: the next is a first one")
     messages: int = Field(description="how many there are, all branches together")
 
 

@@ -295,8 +295,12 @@ class Conversations:
 
         return await self._database.read(work)
 
-    async def select(self, conversation: str, message: str, *, owner: str | None) -> Conversation:
+    async def select(
+        self, conversation: str, message: str | None, *, owner: str | None, exactly: bool = False
+    ) -> Conversation:
         """Make the newest end of the branch through ``message`` the head: how one turns to another sibling.
+
+        ``exactly`` makes the message itself the head, or with None the place before all of them: how one goes back.
 
         Raises:
             NotFound: No such conversation, or no such message in it.
@@ -307,10 +311,10 @@ class Conversations:
             query = select(messages.c.id, messages.c.parent).where(messages.c.conversation == conversation)
             rows = (await connection.execute(query.order_by(messages.c.ordinal))).all()
             newest = {row.parent: row.id for row in rows}
-            if message not in {row.id for row in rows}:
+            if message is not None and message not in {row.id for row in rows}:
                 raise _no_message(message)
             leaf = message
-            while leaf in newest:
+            while leaf in newest and not exactly:
                 leaf = newest[leaf]
             await connection.execute(update(conversations).where(conversations.c.id == conversation).values(head=leaf))
             return conversation_of(await find_conversation(connection, conversation, owner))

@@ -74,7 +74,7 @@ class Conversation:
 
     Attributes:
         owner: Id of the account that it belongs to; None where there are no accounts.
-        head: The message on which the next one builds unless another is named; None while it is empty.
+        head: The message on which the next one builds unless another is named; None: the next is a first one.
         messages: How many messages the tree has, all branches together.
         deleted: When it was put into the bin; None while it is not in it.
     """

@@ -16,11 +16,12 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cierzo.errors import Conflict, NotFound
-from cierzo.messages import Finish, Phase, StreamEvent, Token, check_text
+from cierzo.errors import Conflict
+from cierzo.messages import Finish, StreamEvent, Token, check_text
 from cierzo.store.conversations import sent_before
 from cierzo.store.database import Database
-from cierzo.store.packing import pack_events, pack_ids, pack_tokens, unpack_events, unpack_ids, unpack_tokens
+from cierzo.store.logs import folded, logged_events, readable, unfolded
+from cierzo.store.packing import pack_events, pack_ids, unpack_events, unpack_ids
 from cierzo.store.records import (
     AnswerStart,
     EndReason,
@@ -34,13 +35,16 @@ from cierzo.store.records import (
 from cierzo.store.rows import (
     add_message,
     add_words,
+    find_answer,
     lock_conversation,
     message_of,
+    no_answer,
     owned,
+    placed,
     with_answers,
     written,
 )
-from cierzo.store.schema import answers, conversations, events, messages
+from cierzo.store.schema import answers, events, messages
 
 
 class Replies:
@@ -117,8 +121,10 @@ class Replies:
         row, created = await self._database.write(work)
         return Written(message_of(row), created)
 
-    async def log(self, answer: str, batch: Sequence[StreamEvent], *, after: int) -> None:
+    async def log(self, answer: str, batch: Sequence[StreamEvent], *, after: int) -> bool:
         """Add a batch of phases and tokens to the log; an empty one only says that the writer is alive.
+
+        Returns whether somebody has asked for the answer to be stopped; see `stop`.
 
         Args:
             answer: Which.
@@ -132,10 +138,10 @@ class Replies:
         """
         _check(batch)
         if not is_id(answer):
-            raise _no_answer(answer)
+            raise no_answer(answer)
         body = pack_events(batch)
 
-        async def work(connection: AsyncConnection) -> None:
+        async def work(connection: AsyncConnection) -> bool:
             grown = await connection.execute(
                 update(answers)
                 .where(answers.c.message == answer, answers.c.state == "writing", answers.c.logged == after)
@@ -147,6 +153,24 @@ class Replies:
                 await connection.execute(
                     insert(events).values(message=answer, first=after + 1, count=len(batch), body=body)
                 )
+            asked = select(answers.c.stopping).where(answers.c.message == answer)
+            return (await connection.execute(asked)).scalar_one() is not None
+
+        return await self._database.write(work)
+
+    async def stop(self, answer: str, *, owner: str | None) -> None:
+        """Ask whoever writes an answer to stop it: the writer's next `log` says so. Twice is as once.
+
+        Raises:
+            NotFound: There is no such answer in a conversation of this owner.
+        """
+
+        async def work(connection: AsyncConnection) -> None:
+            await find_answer(connection, answer, owned(owner))
+            unasked = (answers.c.state == "writing", answers.c.stopping.is_(None))
+            await connection.execute(
+                update(answers).where(answers.c.message == answer, *unasked).values(stopping=_now())
+            )
 
         await self._database.write(work)
 
@@ -165,13 +189,13 @@ class Replies:
         Raises:
             NotFound: There is no such answer.
             Conflict: Somebody else has ended it, or its log does not end at ``after``.
-            BadText: A token's text, or ``failure``, cannot be stored.
+            BadText: A token's text, or ``failure``, cannot be stored, or all of it is too much to be read back.
         """
         _check(batch)
         check_text(failure, what="the error's sentence", empty=True)
 
         async def work(connection: AsyncConnection) -> Any:
-            row = await _lock_answer(connection, answer)
+            row = await find_answer(connection, answer, lock=True)
             if row.state == "done":
                 if row.reason != finish.reason or row.logged != after + len(batch):
                     raise Conflict("the answer has ended already: read it again")
@@ -183,22 +207,25 @@ class Replies:
 
         return message_of(await self._database.write(work))
 
-    async def interrupt(self, answer: str, *, writer: str | None = None) -> bool:
+    async def interrupt(self, answer: str, *, writer: str | None = None, failure: str = "") -> bool:
         """Fold what the log of a dead writer holds, and mark the answer ``interrupted``. Return whether this did it.
+
+        Of a log that is too large to be kept the first part is: an answer must not stay open for ever.
 
         Args:
             answer: Which.
             writer: Only if this one wrote it.
+            failure: Why, where there is more to say.
 
         Raises:
             NotFound: There is no such answer.
         """
 
         async def work(connection: AsyncConnection) -> bool:
-            row = await _lock_answer(connection, answer)
+            row = await find_answer(connection, answer, lock=True)
             if row.state == "done" or writer not in (None, row.writer):
                 return False
-            await self._fold(connection, row, (), reason="interrupted", finish=None, failure="")
+            await self._fold(connection, row, (), reason="interrupted", finish=None, failure=failure)
             return True
 
         return await self._database.write(work)
@@ -214,6 +241,8 @@ class Replies:
         failure: str,
     ) -> None:
         logged = [*await logged_events(connection, row.message), *batch]
+        if finish is None:
+            logged = await asyncio.to_thread(readable, logged)
         text, phases, tokens = await asyncio.to_thread(folded, logged)
         await connection.execute(
             update(answers)
@@ -242,7 +271,7 @@ class Replies:
         """
 
         async def work(connection: AsyncConnection) -> tuple[Row[Any], list[StreamEvent], int]:
-            row = await _owned_answer(connection, answer, owner)
+            row = await find_answer(connection, answer, owned(owner))
             if row.state == "done":
                 return row, [], 1
             query = (
@@ -278,7 +307,7 @@ class Replies:
             NotFound: There is no such answer in a conversation of this owner.
             StoreUnusable: They are damaged.
         """
-        row = await self._database.read(lambda connection: _owned_answer(connection, answer, owner))
+        row = await self._database.read(lambda connection: find_answer(connection, answer, owned(owner)))
         return unpack_ids(row.prompt_ids)
 
     async def unfinished(self, *, idle: float = 0.0) -> tuple[Unfinished, ...]:
@@ -288,18 +317,12 @@ class Replies:
             idle: Only those whose log has not grown for so many seconds. 0 where this is the only process.
         """
         now = _now()
-        query = (
-            select(answers.c.message, messages.c.conversation, conversations.c.owner)
-            .add_columns(answers.c.writer, answers.c.logged, answers.c.beat)
-            .join(messages, messages.c.id == answers.c.message)
-            .join(conversations, conversations.c.id == messages.c.conversation)
-            .where(answers.c.state == "writing")
-            .order_by(answers.c.beat)
-        )
+        columns = (answers.c.message, answers.c.writer, answers.c.logged, answers.c.beat)
+        query = placed(*columns).where(answers.c.state == "writing").order_by(answers.c.beat)
         if idle > 0:
             query = query.where(answers.c.beat <= now - int(idle * 1_000_000))
 
-        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
+        async def work(connection: AsyncConnection) -> Any:
             return (await connection.execute(query)).all()
 
         return tuple(
@@ -321,7 +344,7 @@ def _check(batch: Sequence[StreamEvent]) -> None:
 
 async def _said_before(connection: AsyncConnection, answer: str, after: int, body: bytes) -> None:
     """Accept a batch that was logged although its writer never heard so; refuse any other."""
-    row = await _lock_answer(connection, answer)
+    row = await find_answer(connection, answer, lock=True)
     same = select(events.c.body).where(events.c.message == answer, events.c.first == after + 1)
     there = (await connection.execute(same)).scalar_one_or_none()
     if there is not None and bytes(there) == body:
@@ -329,69 +352,3 @@ async def _said_before(connection: AsyncConnection, answer: str, after: int, bod
     if row.state == "done":
         raise Conflict("the answer has ended already: read it again")
     raise Conflict(f"the answer's log ends at {row.logged}, not at {after}: read it again")
-
-
-async def _lock_answer(connection: AsyncConnection, answer: str) -> Row[Any]:
-    if not is_id(answer):
-        raise _no_answer(answer)
-    query = (
-        select(answers, messages.c.conversation, conversations.c.owner)
-        .join(messages, messages.c.id == answers.c.message)
-        .join(conversations, conversations.c.id == messages.c.conversation)
-        .where(answers.c.message == answer)
-        .with_for_update(of=answers)
-    )
-    row = (await connection.execute(query)).one_or_none()
-    if row is None:
-        raise _no_answer(answer)
-    return row
-
-
-async def _owned_answer(connection: AsyncConnection, answer: str, owner: str | None) -> Row[Any]:
-    if not is_id(answer):
-        raise _no_answer(answer)
-    query = (
-        select(answers)
-        .join(messages, messages.c.id == answers.c.message)
-        .join(conversations, conversations.c.id == messages.c.conversation)
-        .where(answers.c.message == answer, owned(owner))
-    )
-    row = (await connection.execute(query)).one_or_none()
-    if row is None:
-        raise _no_answer(answer)
-    return row
-
-
-def _no_answer(answer: str) -> NotFound:
-    return NotFound(f"there is no answer {answer[:40]!r}: open the conversation to see which there are")
-
-
-async def logged_events(connection: AsyncConnection, answer: str) -> list[StreamEvent]:
-    """Return what the log of an answer that is being written holds."""
-    query = select(events.c.body).where(events.c.message == answer).order_by(events.c.first)
-    bodies = (await connection.execute(query)).scalars().all()
-    return [event for body in bodies for event in unpack_events(body)]
-
-
-def folded(logged: Sequence[StreamEvent]) -> tuple[str, bytes, bytes]:
-    """Return the text, the phases with their numbers, and the tokens, the last two packed.
-
-    A model may write a NUL, which no message may hold: in the text it becomes U+FFFD, in its token it stays.
-    """
-    tokens = [event for event in logged if isinstance(event, Token)]
-    phases = [(number, event) for number, event in enumerate(logged, 1) if isinstance(event, Phase)]
-    numbers = pack_ids([number for number, _ in phases])
-    header = len(numbers).to_bytes(4, "big")
-    packed = header + numbers + pack_events([phase for _, phase in phases])
-    return "".join(token.text for token in tokens).replace("\0", "\ufffd"), packed, pack_tokens(tokens)
-
-
-def unfolded(phases: bytes, tokens: bytes) -> list[StreamEvent]:
-    """Undo `folded`: each phase at its number, tokens in the places between."""
-    size = int.from_bytes(phases[:4], "big")
-    placed = dict(zip(unpack_ids(phases[4 : 4 + size]), unpack_events(phases[4 + size :]), strict=True))
-    rest = iter(unpack_tokens(tokens))
-    found: list[StreamEvent] = []
-    while (following := placed.get(len(found) + 1) or next(rest, None)) is not None:
-        found.append(following)
-    return found

@@ -135,6 +135,35 @@ def no_conversation(conversation: str) -> NotFound:
     return NotFound(f"there is no conversation {conversation[:40]!r}: list the conversations to see which there are")
 
 
+def placed(*columns: Any) -> Select[Any]:
+    """Return the query for ``columns`` of answers, each with its conversation and whose that is."""
+    query = select(*columns, messages.c.conversation, conversations.c.owner)
+    return query.join_from(answers, messages).join(conversations, conversations.c.id == messages.c.conversation)
+
+
+async def find_answer(
+    connection: AsyncConnection, answer: str, *where: ColumnElement[bool], lock: bool = False
+) -> Row[Any]:
+    """Return the row of an answer, as `placed` has it; with ``lock`` nobody else writes it until the transaction ends.
+
+    Raises:
+        NotFound: There is none of that id that is as ``where`` says.
+    """
+    query = placed(answers).where(answers.c.message == answer, *where)
+    if not is_id(answer):
+        raise no_answer(answer)
+    query = query.with_for_update(of=answers) if lock else query
+    row: Row[Any] | None = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise no_answer(answer)
+    return row
+
+
+def no_answer(answer: str) -> NotFound:
+    """Return the error for an id of no answer, or of somebody else's."""
+    return NotFound(f"there is no answer {answer[:40]!r}: open the conversation to see which there are")
+
+
 async def add_message(
     connection: AsyncConnection,
     row: Row[Any],

@@ -96,6 +96,7 @@ answers = Table(
     Column("ended", BigInteger),
     Column("phases", LargeBinary),
     Column("tokens", LargeBinary),
+    Column("stopping", BigInteger),
     CheckConstraint("state IN ('writing', 'done')", name="answers_state"),
     Index(
         "answers_writing",

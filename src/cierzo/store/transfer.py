@@ -20,9 +20,9 @@ from cierzo.errors import NotFound
 from cierzo.messages import StreamEvent
 from cierzo.store.database import Database
 from cierzo.store.folding import owner_word, words
+from cierzo.store.logs import folded, logged_events, text_of, unfolded
 from cierzo.store.packing import pack_ids, unpack_ids
 from cierzo.store.records import Answer, Conversation, StoredMessage, check_id, is_id, new_id
-from cierzo.store.replies import folded, logged_events, unfolded
 from cierzo.store.rows import conversation_of, message_of, owned, with_answers, written
 from cierzo.store.schema import answers, conversations, messages, search_texts
 
@@ -78,7 +78,11 @@ class Draft:
 
 
 def packed(full: Full) -> Packed:
-    """Pack a message. The text of an answer is that of its tokens, whatever ``full.message.text`` says."""
+    """Pack a message. The text of an answer is that of its tokens, whatever ``full.message.text`` says.
+
+    Raises:
+        BadText: Its tokens are too many, or too long, to be kept.
+    """
     if full.message.answer is None:
         return Packed(full.message, words(full.message.text))
     said, phases, tokens = folded(full.events)
@@ -217,7 +221,7 @@ def _full(row: Any, logged: list[StreamEvent]) -> Full:
     if message.answer.state == "done":
         logged = unfolded(row.phases, row.tokens)
     else:
-        message = replace(message, text=folded(logged)[0])
+        message = replace(message, text=text_of(logged))
     return Full(message, unpack_ids(row.prompt_ids), tuple(logged))
 
 

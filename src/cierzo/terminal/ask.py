@@ -20,8 +20,9 @@ from cierzo.terminal.flags import (
     sampling_flags,
     sampling_of,
     system_flag,
+    tell_once,
 )
-from cierzo.terminal.hearing import Heard, hear, opened
+from cierzo.terminal.hearing import Heard, asked, hear, opened
 from cierzo.terminal.language import say
 from cierzo.terminal.render import Screen
 
@@ -57,6 +58,7 @@ def ask(
     with reported(lines):
         sampling = sampling_of(flags, alternatives=alternatives)
         settings = doors.settings(flags)
+        tell_once(settings)
         messages = messages_of(question_of(text, screen), system)
         heard = asyncio.run(answer(doors.open_chat(settings), messages, sampling, screen, lines))
     if heard.stopped:
@@ -77,8 +79,8 @@ async def answer(
             elif isinstance(event, Finish):
                 end(screen, heard)
 
-        events = _announced(chat, messages, sampling, lines) if lines else chat.stream(messages, sampling)
-        return await hear(events, screen, show)
+        events = _announced(chat, messages, sampling, lines) if lines else asked(chat, messages, sampling)
+        return await hear(events, screen, show, torn=lambda: None if lines else screen.write("\n"))
 
 
 async def _announced(
@@ -86,7 +88,7 @@ async def _announced(
 ) -> AsyncGenerator[StreamEvent, None]:
     """Yield the stream, after a ``start`` that says what the model is given."""
     lines.start(chat.engine.describe(), await chat.prompt(messages, sampling), sampling)
-    async with aclosing(chat.stream(messages, sampling)) as events:
+    async with aclosing(asked(chat, messages, sampling)) as events:
         async for event in events:
             yield event
 

@@ -16,7 +16,7 @@ from cierzo.conversations import CONTINUED
 from cierzo.errors import BadInput, BadText, HomeNotWritable, NotFound
 from cierzo.messages import Message
 from cierzo.terminal import commands
-from cierzo.terminal.flags import Doors, model_flags, sampling_flags, sampling_of, system_flag
+from cierzo.terminal.flags import Doors, model_flags, sampling_flags, sampling_of, system_flag, tell_once
 from cierzo.terminal.hearing import opened
 from cierzo.terminal.history import find, name_of, turns
 from cierzo.terminal.keyboard import Editor, Keyboard, Lines, history, hushed
@@ -114,6 +114,7 @@ async def _service(doors: Doors, settings: Settings, *, save: bool) -> AsyncIter
         closing.push_async_callback(service.store.close)
         closing.push_async_callback(model.close)
         closing.push_async_callback(service.replies.close)
+        tell_once(settings)
         if settings.log == "warning":  # what became of another process's answer is said in its place
             logging.getLogger("cierzo.replies").setLevel("ERROR")
         service.replies.start()

@@ -110,7 +110,7 @@ async def _continue(talk: Talk, _: str) -> None:
 
 
 async def _undo(talk: Talk, _: str) -> None:
-    talk.screen.note(say("undone") if talk.undo() else say("no_question"))
+    talk.screen.note(say("undone") if await talk.undo() else say("no_question"))
 
 
 async def _tokens(talk: Talk, _: str) -> None:

@@ -64,6 +64,22 @@ class Doors:
         return settings
 
 
+def tell_once(settings: Settings) -> None:
+    """Keep out of the log, details and all, what an engine did wrong: the error says it in one line.
+
+    ``CIERZO_LOG=debug`` has the details.
+    """
+    for name in ("cierzo.engines", "cierzo.replies"):
+        log = logging.getLogger(name)
+        log.removeFilter(_without_details)
+        if settings.log != "debug":
+            log.addFilter(_without_details)
+
+
+def _without_details(record: logging.LogRecord) -> bool:
+    return not record.exc_info
+
+
 _D = Sampling()
 
 

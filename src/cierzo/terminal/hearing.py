@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from cierzo.errors import EngineDied
+from cierzo.errors import CierzoError, EngineDied
 from cierzo.messages import Finish, Message, Phase, Timings, Token
 from cierzo.terminal.language import say
 
 if TYPE_CHECKING:
     from cierzo.chat import Chat
-    from cierzo.messages import StreamEvent
+    from cierzo.messages import Sampling, StreamEvent
     from cierzo.terminal.render import Screen
 
 TICK = 0.1
@@ -72,6 +72,19 @@ async def opened(chat: Chat) -> AsyncIterator[Chat]:
         await chat.close()
 
 
+async def asked(chat: Chat, messages: Sequence[Message], sampling: Sampling) -> AsyncGenerator[StreamEvent, None]:
+    """Yield an answer that nobody keeps.
+
+    Raises:
+        CierzoError: What `Chat.stream` raises; `EngineDied` where the engine ended it and says no more than that.
+    """
+    async with aclosing(chat.stream(messages, sampling)) as events:
+        async for event in events:
+            if isinstance(event, Finish) and event.reason in ("failed", "stopped"):  # a person stops it in `hear`
+                raise EngineDied(f"the answer {event.reason} before its end: ask again")
+            yield event
+
+
 class Clock:
     """Shows what happens before the first token, with the seconds since the question."""
 
@@ -115,6 +128,7 @@ async def hear(
     show: Callable[[StreamEvent, Heard], None],
     *,
     waiting: str = "",
+    torn: Callable[[], None] = lambda: None,
 ) -> Heard:
     """Follow a stream to its end, or until Ctrl+C, which closes it and frees the engine.
 
@@ -123,6 +137,7 @@ async def hear(
         screen: Where the phase is shown.
         show: Called with every event, and what has come up to and with it.
         waiting: What is shown until the first event; otherwise that one waits for the model.
+        torn: Called where the stream fails and something was said: what is told next is no part of it.
 
     Returns:
         What came. Its finish says ``stopped`` where a person stopped it; ``show`` gets that finish too.
@@ -133,7 +148,13 @@ async def hear(
     heard = Heard()
     with Clock(screen) as clock:
         clock.words = waiting or clock.words
-        if await interruptible(_follow(events, clock, heard, show)):
+        try:
+            stopped = await interruptible(_follow(events, clock, heard, show))
+        except CierzoError:
+            if heard.tokens:
+                torn()
+            raise
+        if stopped:
             clock.stop()
             show(heard.stop(), heard)
     return heard

@@ -234,11 +234,16 @@ class Talk:
 
         return show
 
-    def undo(self) -> bool:
-        """Go back to before the last question; return whether there was one. Nothing is deleted."""
+    async def undo(self) -> bool:
+        """Go back to before the last question; return whether there was one. Nothing is deleted.
+
+        The store knows it at once: whoever goes on with the conversation, here or elsewhere, stands there too.
+        """
         place = next((n for n in reversed(range(len(self.path))) if self.path[n].role == "user"), None)
-        if place is None:
+        if place is None or self.conversation is None:
             return False
+        before = self.path[place].parent
+        await self.service.store.conversations.select(self.conversation, before, owner=None, exactly=True)
         del self.path[place:]
         self.last = next((message for message in reversed(self.path) if message.answer), None)
         return True

@@ -21,8 +21,9 @@ from cierzo.terminal.flags import (
     sampling_flags,
     sampling_of,
     system_flag,
+    tell_once,
 )
-from cierzo.terminal.hearing import Heard, hear, opened
+from cierzo.terminal.hearing import Heard, asked, hear, opened
 from cierzo.terminal.language import say
 from cierzo.terminal.render import Screen, Style, one_line, pad, style_of, width_of
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from cierzo.messages import Message, Sampling, StreamEvent
 
 ALTERNATIVES = 3
+MOST = 0.001
+"""Largest logarithm of a probability: 0, and what rounding adds to it."""
+
 BAR = 10
 WIDEST = 24
 """Columns of the token's text in the table; longer ones push their line to the right."""
@@ -62,6 +66,7 @@ def tokens(
     with reported(lines):
         sampling = sampling_of(flags, alternatives=alternatives)
         settings = doors.settings(flags)
+        tell_once(settings)
         messages = messages_of(question_of(text, screen), system)
         chat = doors.open_chat(settings)
         heard = asyncio.run((answer if lines else _colored)(chat, messages, sampling, screen, lines))
@@ -79,7 +84,7 @@ async def _colored(
             end(screen, heard)
 
     async with opened(chat):
-        heard = await hear(chat.stream(messages, sampling), screen, show)
+        heard = await hear(asked(chat, messages, sampling), screen, show, torn=lambda: screen.write("\n"))
         table(screen, heard.tokens, chat.engine.describe().template)
         return heard
 
@@ -93,15 +98,16 @@ def colored(screen: Screen, heard: list[Token]) -> None:
 
 def table(screen: Screen, heard: list[Token], template: str) -> None:
     """Write a line for each token: number, text, id, probability as figure and bar, alternatives."""
-    known = [token.logprob for token in heard if token.logprob is not None]
+    known = [logprob for token in heard if (logprob := _known(token)) is not None]
     screen.line()
     screen.line(say("legend") if known else say("not_reported"), "dim")
     shown = [_quoted(token.id, token.text, template) for token in heard]
     columns = min(WIDEST, max([width_of(text) for text in shown] or [0]))
     for number, (token, text) in enumerate(zip(heard, shown, strict=True), 1):
         row = f"{number:>5}  {pad(text, columns)}  {token.id:>6}  "
-        probability = "" if token.logprob is None else _percent(token.logprob)
-        bar = "" if token.logprob is None else "█" * round(math.exp(token.logprob) * BAR)
+        logprob = _known(token)
+        probability = "" if logprob is None else _percent(logprob)
+        bar = "" if logprob is None else "█" * round(math.exp(logprob) * BAR)
         others = [other for other in token.alternatives if other.id != token.id]
         said = "  ".join(f"{_quoted(other.id, other.text, template)} {_percent(other.logprob)}" for other in others)
         rest = screen.paint(one_line(said), "dim") if said else ""
@@ -114,11 +120,20 @@ def table(screen: Screen, heard: list[Token], template: str) -> None:
         screen.line(say("mean", count=len(heard), mean=_percent(mean), perplexity=perplexity), "dim")
 
 
+def _known(token: Token) -> float | None:
+    """Return the log-probability; None where the engine gives none, or no number, or one that none can be."""
+    known = token.logprob is not None and token.logprob <= MOST
+    return token.logprob if known else None
+
+
 def _style(token: Token) -> Style:
-    return "" if token.logprob is None else style_of(math.exp(token.logprob))
+    logprob = _known(token)
+    return "" if logprob is None else style_of(math.exp(logprob))
 
 
 def _percent(logprob: float) -> str:
+    if not logprob <= MOST:
+        return ""
     share = 100 * math.exp(logprob)
     return f"{share:.1f} %" if share >= 0.1 or not share else "<0.1 %"  # noqa: PLR2004 - one decimal is shown
 

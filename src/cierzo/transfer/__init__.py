@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from cierzo.errors import BadInput
+from cierzo.errors import BadInput, BadText
 from cierzo.store.transfer import Draft, packed
 from cierzo.transfer import form, kinds
 from cierzo.transfer.markdown import export_markdown
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from cierzo.store import Conversation, Store
+    from cierzo.store.transfer import Full, Packed
 
 __all__ = ["FORMAT", "MAX_MESSAGES", "VERSION", "Imported", "export_json", "export_markdown", "import_json"]
 
@@ -165,14 +166,21 @@ def _conversation(scanner: Scanner, place: str, taken: set[str], digest: Any) ->
     scanner.name("messages")
     for _ in _entries(scanner):
         value = scanner.value()
-        draft.messages.append(packed(tree.add(value)))
+        draft.messages.append(_packed(tree.add(value), f"{place}.messages[{len(draft.messages)}]"))
         digest.update(_canonical(value))
         if len(taken) > MAX_MESSAGES:
             raise BadInput(f"the file has more than {MAX_MESSAGES:,} messages: import it in parts")
     scanner.take("}")
-    if (conversation.head is None) != (not len(tree)) or (conversation.head and conversation.head not in tree):
+    if conversation.head is not None and conversation.head not in tree:
         kinds.wrong(f"{place}.head", "it is no message of the conversation")
     return draft
+
+
+def _packed(full: Full, place: str) -> Packed:
+    try:
+        return packed(full)
+    except BadText as large:
+        kinds.wrong(place, str(large).partition(":")[0])
 
 
 def _entries(scanner: Scanner) -> Iterator[int]:
