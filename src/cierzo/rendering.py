@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 from functools import lru_cache
+from itertools import takewhile
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -69,17 +70,22 @@ class Growing:
         text, self._half = self._half + text, ""
         if text.endswith("\r"):  # perhaps half of a line's end
             text, self._half = text[:-1], "\r"
+        before, first = self.blocks[self._settled :], self._settled
         self._tail += _lines(text)
-        first = self._settled
-        if len(self._tail) > LONGEST:
-            self.blocks[first:] = [_as_it_is(self._tail)]
-            return first
-        groups = list(_groups(self._tail))
-        self.blocks[first:] = [_html(group) for group in groups]
+        if "\n" in text and len(self._tail) <= LONGEST:
+            self._settle()
+        self.blocks[self._settled :] = _blocks(self._tail)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(before, self.blocks[first:], strict=False))
+        return first + sum(1 for _ in same)
+
+    def _settle(self) -> None:
+        """Put aside the blocks that no more text can change: all but the last, as far as lines are whole."""
+        whole = self._tail[: self._tail.rindex("\n") + 1]
+        groups = list(_groups(whole))
         if len(groups) > 1 and (lines := groups[-1][0].map) is not None:
-            self._settled = len(self.blocks) - 1
+            self.blocks[self._settled :] = [_html(group) for group in groups[:-1]]
+            self._settled = len(self.blocks)
             self._tail = "".join(self._tail.splitlines(keepends=True)[lines[0] :])
-        return first
 
 
 def render(text: str, *, breaks: bool = False) -> list[str]:
@@ -93,14 +99,18 @@ def render(text: str, *, breaks: bool = False) -> list[str]:
         >>> render("It costs $5 to $10, <b>really</b>.")
         ['<p>It costs $5 to $10, &lt;b&gt;really&lt;/b&gt;.</p>']
     """
-    if len(text) > LONGEST:
-        return [_as_it_is(text)]
-    return [_html(group, breaks=breaks) for group in _groups(_lines(text))]
+    return _blocks(_lines(text), breaks=breaks)
 
 
 def _lines(text: str) -> str:
     """End every line as Markdown counts lines, so that a line's number says where it is; NUL is no text."""
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd").translate(_NO_ENDS)
+
+
+def _blocks(text: str, *, breaks: bool = False) -> list[str]:
+    if len(text) > LONGEST:
+        return [f'<pre class="plain">{html.escape(text)}</pre>']
+    return [_html(group, breaks=breaks) for group in _groups(text)]
 
 
 def _groups(text: str) -> Iterator[list[Token]]:
@@ -120,14 +130,12 @@ def _html(group: Sequence[Token], *, breaks: bool = False) -> str:
     return str(parser.renderer.render(group, parser.options, {})).strip()
 
 
-def _as_it_is(text: str) -> str:
-    return f'<pre class="plain">{html.escape(text)}</pre>'
-
-
 @lru_cache
 def _parser(*, breaks: bool) -> MarkdownIt:
     """Make the reader of Markdown. It keeps nothing between two texts."""
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": breaks}).enable(["table", "strikethrough"])
+    parser = MarkdownIt("commonmark", {"html": False, "xhtmlOut": False, "breaks": breaks}).enable(
+        ["table", "strikethrough"]
+    )
     # A definition at the end of a text would change blocks that are settled.
     parser.disable(["reference", "html_block", "html_inline"])
     add_formulas(parser)

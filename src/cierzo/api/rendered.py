@@ -120,7 +120,7 @@ async def _updates(work: Work, reply: str) -> AsyncGenerator[bytes, None]:
                 news = await gathered.take()
                 said = [event for event in news if isinstance(event, Token)]
                 last = news[-1]
-                if said or isinstance(last, End):
+                if said or (isinstance(last, End) and not tokens):
                     began = time.monotonic()
                     first = await _add(text, "".join(token.text for token in said))
                     pause = max(EVERY, SHARE * (time.monotonic() - began))
