@@ -27,6 +27,8 @@ FLOORS = {
     "gguf_header": 1,
     "downloads": 1,
     "templates": 1,
+    "formulas": 1,
+    "rendering": 2,
     "prompt": 2,
     "catalog": 2,
     "engines.base": 2,

@@ -34,6 +34,8 @@ LARGEST = 2**53
 OPENING = b"retry: 1000\n\n"
 """Sent at once, so that the head of the stream goes out: a browser that lost it tries again after a second."""
 
+_MODELS = ("PhaseEvent", "Token", "EndEvent", "ApiError")
+_NAMES = ("phase", "token", "end", "error")
 _STREAM = """Server-sent events, each with its number as `id`: `phase` (PhaseEvent), `token` (Token), and as the last
 one `end` (EndEvent). Where the stream breaks, ask again with the last number: nothing is missed, nothing comes twice.
 An `error` event (ApiError, without a number) also ends it: the answer goes on, ask again. Lines that begin with a
@@ -50,7 +52,12 @@ def router(work: Work) -> APIRouter:
 
 
 def _following(api: APIRouter, work: Work) -> None:
-    @api.get("/replies/{reply}/events", responses=_described(), response_class=Response, summary="Follow an answer")
+    @api.get(
+        "/replies/{reply}/events",
+        responses=described_events(_MODELS, _NAMES, _STREAM),
+        response_class=Response,
+        summary="Follow an answer",
+    )
     async def events(
         reply: str,
         after: Annotated[int, Query(ge=0, le=LARGEST, description="the last number that was seen")] = 0,
@@ -70,29 +77,30 @@ async def _events(work: Work, reply: str, after: int) -> AsyncGenerator[bytes, N
     try:
         async with aclosing(work.service.follow(reply, owner=OWNER, after=after)) as events:
             async for number, event in events:
-                yield b"id: %d\nevent: %b\ndata: %b\n\n" % (number, _name(event), dumps(event))
+                yield b"id: %d\nevent: %b\ndata: %b\n\n" % (number, name_of(event), dumps(event))
     except CierzoError as error:
         yield b"event: error\ndata: %b\n\n" % dumps(refusal(error).body)
 
 
-def _name(event: StreamEvent | End) -> bytes:
+def name_of(event: StreamEvent | End) -> bytes:
+    """Return what an event is called in a stream."""
     return b"token" if isinstance(event, Token) else b"phase" if isinstance(event, Phase) else b"end"
 
 
-def _described() -> dict[int | str, dict[str, Any]]:
-    names = ("PhaseEvent", "Token", "EndEvent", "ApiError")
+def described_events(models: Sequence[str], names: Sequence[str], words: str) -> dict[int | str, dict[str, Any]]:
+    """Describe a stream of named events for OpenAPI."""
     data = {
         "type": "string",
         "contentMediaType": "application/json",
-        "contentSchema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]},
+        "contentSchema": {"anyOf": [{"$ref": f"#/components/schemas/{model}"} for model in models]},
     }
     properties = {
         "id": {"type": "string", "pattern": "^[0-9]+$"},
-        "event": {"type": "string", "enum": ["phase", "token", "end", "error"]},
+        "event": {"type": "string", "enum": list(names)},
         "data": data,
     }
-    schema = {"type": "object", "properties": properties, "required": ["event", "data"], "description": _STREAM}
-    return {200: {"content": {"text/event-stream": {"schema": schema}}, "description": _STREAM}}
+    schema = {"type": "object", "properties": properties, "required": ["event", "data"], "description": words}
+    return {200: {"content": {"text/event-stream": {"schema": schema}}, "description": words}}
 
 
 def _stored(api: APIRouter, work: Work) -> None:

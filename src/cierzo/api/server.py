@@ -11,10 +11,11 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from cierzo.api import conversations, openai, ops, replies, tgi, transfers, wording
+from cierzo.api import conversations, openai, ops, rendered, replies, tgi, transfers, wording
 from cierzo.api.conversations_types import EndEvent, PhaseEvent
 from cierzo.api.gate import Gate, PatientOnce
 from cierzo.api.openai_types import ChatChunk, CompletionAnswer
+from cierzo.api.rendered_types import HtmlEvent
 from cierzo.api.tgi_types import StreamEvent
 from cierzo.api.wire import VERSION, Refusal
 from cierzo.api.work import Work
@@ -71,6 +72,7 @@ def application(work: Work, *, host: str = "127.0.0.1") -> Gate:
         tgi.router(work),
         conversations.router(work),
         replies.router(work),
+        rendered.router(work),
         transfers.router(work),
         ops.router(work),
     )
@@ -100,7 +102,7 @@ def refused(path: str, status: int, sentence: str) -> Refusal:
 def _describe(app: FastAPI) -> None:
     """Put the events of streams into the description, which FastAPI does not know of."""
     described = app.openapi()
-    for model in (ChatChunk, CompletionAnswer, StreamEvent, PhaseEvent, EndEvent):
+    for model in (ChatChunk, CompletionAnswer, StreamEvent, PhaseEvent, EndEvent, HtmlEvent):
         schema = model.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
         parts = {**schema.pop("$defs", {}), model.__name__: schema}
         for name, part in parts.items():
