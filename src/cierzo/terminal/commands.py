@@ -93,7 +93,7 @@ def _shown(value: object) -> str:
 
 async def _show(talk: Talk, _: str) -> None:
     info = talk.service.chat.engine.describe()
-    talk.screen.note(f"{info.model} · {info.engine}, {info.where} · {info.template} · {info.context:,} tokens")
+    talk.screen.note(f"{info.model} · {info.engine} · {info.template} · {info.context:,} tokens")
     talk.screen.note(" · ".join(f"{name} {_shown(getattr(talk.sampling, name))}" for name in NAMES))
     await _system(talk, "")
     for line in talk.figures():
