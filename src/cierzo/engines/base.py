@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import Any, Protocol, get_args
 
 from cierzo.errors import CierzoError, EngineDied
 from cierzo.messages import (
@@ -108,21 +108,53 @@ async def orderly(
         CierzoError: What the stream raises; or `EngineDied`, where it hangs, ends without a `Finish`, says something
             that is no event or no text, or raises what it must not.
     """
+    patience = _Patience(silence)
     try:
         while True:
-            event = await _next(stream, silence)
+            event = await _next(stream, patience)
             yield event
             if isinstance(event, Finish):
                 return
     finally:
+        patience.close()
         await _end(stream)
 
 
-async def _next(stream: AsyncGenerator[StreamEvent, None], silence: float) -> StreamEvent:
-    patience = asyncio.timeout(silence)
+class _Patience:
+    """Breaks off a wait for an engine that says nothing. One timer for a stream: one for each token costs too much."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.over = False
+        self._loop = asyncio.get_running_loop()
+        self._reader: asyncio.Task[Any] | None = None
+        self._since = 0.0
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    async def next(self, stream: AsyncGenerator[StreamEvent, None]) -> StreamEvent:
+        self._reader, self._since = asyncio.current_task(), self._loop.time()
+        try:
+            return await anext(stream)
+        finally:
+            if self.over and self._reader is not None:
+                self._reader.uncancel()
+            self._reader = None
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._since + self.seconds - self._loop.time() if self._reader else self.seconds
+        if left > 0 or self._reader is None:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            self.over = True
+            self._reader.cancel()
+
+
+async def _next(stream: AsyncGenerator[StreamEvent, None], patience: _Patience) -> StreamEvent:
     try:
-        async with patience:
-            event = await anext(stream)
+        event = await patience.next(stream)
     except StopAsyncIteration:
         raise EngineDied("the engine's answer ended without saying why: ask again") from None
     except CierzoError:
@@ -131,12 +163,14 @@ async def _next(stream: AsyncGenerator[StreamEvent, None], silence: float) -> St
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise EngineDied("the engine cut its answer off: ask again") from None  # nobody here wanted that
+        if not patience.over:  # nobody here wanted that
+            raise EngineDied("the engine cut its answer off: ask again") from None
     except Exception as error:  # noqa: BLE001 - an engine of somebody else may raise anything
-        if patience.expired():
-            raise EngineDied(f"the engine said nothing for {silence:g} seconds: ask again") from None
-        _log.exception("the engine raised what it must not")
-        raise EngineDied(f"the engine failed unexpectedly ({type(error).__name__}): ask again") from None
+        if not patience.over:
+            _log.exception("the engine raised what it must not")
+            raise EngineDied(f"the engine failed unexpectedly ({type(error).__name__}): ask again") from None
+    if patience.over:
+        raise EngineDied(f"the engine said nothing for {patience.seconds:g} seconds: ask again")
     if not _is_sound(event):
         raise EngineDied(f"the engine said something that is no event ({type(event).__name__}): ask again")
     return event
