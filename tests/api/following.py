@@ -120,7 +120,7 @@ async def body_of(place, reply, last, size=None):
     loop = asyncio.get_running_loop()
     number = f"Last-Event-ID: {last}\r\n" if last else ""
     with socket.socket() as connection:
-        connection.setblocking(False)  # noqa: FBT003 - that is its signature
+        connection.setblocking(False)
         await loop.sock_connect(connection, place)
         asked = f"GET /api/replies/{reply}/events HTTP/1.0\r\nHost: {place[0]}:{place[1]}\r\n{number}\r\n"
         await loop.sock_sendall(connection, asked.encode())
