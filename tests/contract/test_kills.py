@@ -141,7 +141,8 @@ async def test_postgres_restarted_under_load(postgres: Any, tmp_path: Path) -> N
     sent = acknowledged(clients)
     refused = sum(client.refused for client in clients)
     print(
-        f"\n{RESTARTS} restarts in {time.monotonic() - began:.0f} s, {sent} questions acknowledged, {refused} refused with 503, {len(found.wrong)} wrong, "
+        f"\n{RESTARTS} restarts in {time.monotonic() - began:.0f} s, {sent} questions acknowledged, "
+        f"{refused} refused with 503, {len(found.wrong)} wrong, "
         f"{found.interrupted} answers cut, recovered within {max(recovered):.1f} s"
     )
     assert found.wrong == []
