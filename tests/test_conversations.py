@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.script import Reply
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import BadInput, BadText, Conflict, NotFound, Overloaded, PromptTooLong
-from cierzo.messages import Sampling
+from cierzo.messages import Role, Sampling
 from cierzo.settings import Settings
-from cierzo.store import Tree
+from cierzo.store import StoredMessage, Tree, new_id
+from cierzo.store.transfer import Draft, Full, packed
 
 TIMES = 20
+ROLES: tuple[Role, Role] = ("user", "assistant")
 
 
 @pytest.fixture
@@ -267,20 +271,23 @@ async def test_paths_that_are_remembered_are_those_that_are_read(talk: Talk, mon
             assert list(await talk._paths.to(leaf, talk.here, owner=None)) == expected
 
 
-async def long(talk: Talk, turns: int) -> str:
-    parent = None
-    for number in range(turns):
-        for role in ("user", "assistant"):
-            written = await talk.store.conversations.append(
-                talk.here, owner=None, parent=parent, role=role, text=f"{role} {number}"
-            )
-            parent = written.message.id
-    assert parent is not None
-    return parent
+async def long(talk: Talk, count: int) -> None:
+    """Go to a conversation of so many messages, written at once: one by one, they would take seconds."""
+    there = await talk.store.conversations.get(talk.here, owner=None)
+    ids = [new_id() for _ in range(count)]
+    line = [
+        StoredMessage(each, there.id, ids[n - 1] if n else None, 0, n + 1, role, f"{role} {n}", there.created)
+        for n, (each, role) in enumerate(zip(ids, itertools.cycle(ROLES), strict=False))
+    ]
+    draft = Draft(replace(there, head=ids[-1]), [packed(Full(each)) for each in line])
+    [talk.here] = await talk.store.transfer.add([draft], owner=None)
+    assert len((await tree_of(talk)).path()) == count
 
 
-async def test_a_long_conversation_is_read_once(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    await long(talk, 100)
+async def test_a_conversation_of_two_thousand_messages_is_read_once(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await long(talk, 2000)
     opened = 0
     open_it, read = talk.store.conversations.open, talk.store.conversations.message
 

@@ -30,7 +30,16 @@ from cierzo.titles import LONGEST, title_of
         ("你好吗。请告诉我什么是令牌。还有别的吗", "你好吗。请告诉我什么是令牌。"),
         ("\u202ehola\x07", "hola"),
         ("palabra " * 30, "palabra palabra palabra palabra palabra palabra palabra…"),
-        ("a" * 200, "a" * (LONGEST - 1) + "…"),
+        ("a" * LONGEST, "a" * LONGEST),
+        ("a" * (LONGEST + 1), "a" * (LONGEST - 1) + "…"),
+        ("de " + "a" * 200, "de " + "a" * 56 + "…"),
+        ("a" * 40 + ", " + "b" * 40, "a" * 40 + "…"),
+        ("Muy bien. ¿Qué es? Di.", "Muy bien. ¿Qué es?"),
+        ("Muy bien.. ¿Qué es? Di.", "Muy bien.."),
+        ("###### Hola\nmás", "Hola"),
+        ("####### Hola", "####### Hola"),
+        ("precio*2* y *a*b", "precio*2* y *a*b"),
+        ("\n" * 5000 + "hola", "hola"),
     ],
 )
 def test_titles(question: str, title: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
+import re
 import socket
 from dataclasses import dataclass, field
 
 import httpx
 
 OPENING = b"retry: 1000\n\n"
+_NUMBER = re.compile(rb"^id: (\d+)$", re.MULTILINE)
 
 
 @dataclass
@@ -74,26 +78,70 @@ class Follower:
         return self
 
 
-def body_of(place, reply, last, size=None):
-    """Return the first ``size`` bytes of a stream's body (None: all of them), then cut the connection.
+@dataclass
+class Cuts:
+    """Cuts a stream at each ``step`` bytes, and each time goes on after the last event that had come whole by then.
+
+    Args:
+        place: Where the server listens.
+        reply: The answer.
+        straight: Its stream as it comes to whoever is never cut off.
+        step: How many bytes further on the next cut is.
+    """
+
+    place: tuple[str, int]
+    reply: str
+    straight: bytes
+    step: int
+    done: int = 0
+    gaps: int = 0
+    repeats: int = 0
+    different: int = 0
+
+    async def between(self, first, last, at_once=8):
+        """Read the events from ``first`` to ``last``, several parts at once, since a cut is mostly waiting."""
+        parts = [first + (last + 1 - first) * number // at_once for number in range(at_once + 1)]
+        await asyncio.gather(*(self._part(*pair) for pair in itertools.pairwise(parts)))
+
+    async def _part(self, first, after):
+        ends = [found.end() for found in re.finditer(b"\n\n", self.straight)]  # the opening's, then each event's
+        number = first - 1
+        for offset in range(ends[number] + 1 if number else 1, ends[after - 1] + 1, self.step):
+            whole = ends[number]  # the opening comes again with each stream
+            said = await body_of(self.place, self.reply, number, len(OPENING) + offset - whole)
+            self.different += said != (OPENING + self.straight[whole:])[: len(OPENING) + offset - whole]
+            for each in map(int, _NUMBER.findall(said[: said.rfind(b"\n\n") + 1])):
+                self.gaps += max(0, each - number - 1)
+                self.repeats += each <= number
+                number = each
+            self.done += 1
+
+
+async def body_of(place, reply, last, size=None):
+    """Return the first ``size`` bytes of a stream's body (None: all of them), then break the connection.
 
     HTTP/1.0, so that the body comes as it is and not in chunks with lengths between.
     """
-    with socket.create_connection(place, timeout=60) as connection:
-        asked = f"GET /api/replies/{reply}/events HTTP/1.0\r\nHost: {place[0]}:{place[1]}\r\n"
-        connection.sendall(f"{asked}Last-Event-ID: {last}\r\n\r\n".encode())
+    loop = asyncio.get_running_loop()
+    number = f"Last-Event-ID: {last}\r\n" if last else ""
+    with socket.socket() as connection:
+        connection.setblocking(False)
+        await loop.sock_connect(connection, place)
+        asked = f"GET /api/replies/{reply}/events HTTP/1.0\r\nHost: {place[0]}:{place[1]}\r\n{number}\r\n"
+        await loop.sock_sendall(connection, asked.encode())
         received = b""
         while b"\r\n\r\n" not in received:
-            received += _more(connection)
+            received += await _more(connection, 256)
         head, _, body = received.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200"), head
-        while (size is None or len(body) < size) and (more := _more(connection)):
+        while (size is None or len(body) < size) and (more := await _more(connection, 65_536)):
             body += more
     return body if size is None else body[:size]
 
 
-def _more(connection):
-    return connection.recv(65_536)
+async def _more(connection, most):
+    async with asyncio.timeout(60):
+        return await asyncio.get_running_loop().sock_recv(connection, most)
 
 
 def begin(server, text="Hola", conversation=None, **more):

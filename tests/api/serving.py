@@ -60,6 +60,10 @@ class Live:
         self.thread.start()
         assert opened.wait(20)
 
+    def run(self, work):
+        """Let the server's own event loop do something: a client there need not fight with it for the interpreter."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
     def post(self, path, body, **more):
         return httpx.post(self.url + path, json=body, timeout=60, **more)
 

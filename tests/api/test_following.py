@@ -1,7 +1,7 @@
 """Event streams of answers: whoever is cut off anywhere goes on there, without a gap and without a repeat.
 
-``CIERZO_EVERY_BYTE=1`` cuts at every byte, which takes minutes; otherwise at every eleventh, counted from the start
-of the stream, so that every place of an event has its turn in one event or another.
+``CIERZO_EVERY_BYTE=1`` cuts at every byte, which takes minutes; otherwise at every 23rd, counted from the start of the
+stream, so that every place of an event has its turn in one event or another.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import threading
 
 import httpx
 import pytest
-from following import OPENING, Follower, begin, body_of
+from following import OPENING, Cuts, Follower, begin, body_of
 from serving import until
 
 from cierzo.api import wire
 from cierzo.engines.script import Reply, Wait
 from cierzo.engines.scripted import Scripted
 
-STEP = 1 if os.environ.get("CIERZO_EVERY_BYTE") else 11
+STEP = 1 if os.environ.get("CIERZO_EVERY_BYTE") else 23
 WORDS = [f"{chr(97 + number % 26)}" for number in range(200)]
 
 
@@ -29,21 +29,24 @@ def test_cut_at_every_byte_and_resumed(live):
     place = server.socket.getsockname()
     _, reply = begin(server)
     until(lambda: server.get(f"/api/replies/{reply}").json()["message"]["answer"]["logged"] == 200)
-    client, cuts = Follower(), 0
-    while not client.events or client.events[-1][1] != "end":
-        if cuts * STEP < 10_000 <= (cuts + 1) * STEP:
-            assert server.post(f"/api/replies/{reply}/stop", None).status_code == 200
-        cuts += 1
-        client.feed(body_of(place, reply, client.last, len(OPENING) + cuts * STEP - client.size))
-        client.cut()
-    straight = Follower().feed(body_of(place, reply, 0))
+    client = Follower().follow(server.url, reply, until=200)
+    assert server.get(f"/api/replies/{reply}").json()["message"]["answer"]["state"] == "writing"
+    cuts = Cuts(place, reply, server.run(body_of(place, reply, 0, len(OPENING) + client.size)), STEP)
+    server.run(cuts.between(1, 100))
+    assert server.post(f"/api/replies/{reply}/stop", None).status_code == 200
+    client.follow(server.url, reply)
+    cuts.straight = server.run(body_of(place, reply, 0))
+    server.run(cuts.between(101, 201))
+    print(
+        f"\n{cuts.done} cuts, one each {STEP} bytes of {len(cuts.straight):,}: "
+        f"{cuts.gaps} gaps, {cuts.repeats} repeats, {cuts.different} different"
+    )
+    assert (cuts.gaps, cuts.repeats, cuts.different) == (0, 0, 0)
+    assert cuts.done >= len(cuts.straight) // STEP
+    assert Follower().feed(cuts.straight).events == client.events
     assert client.whole()
-    assert client.events == straight.events
     assert client.text == "".join(WORDS) == server.get(f"/api/replies/{reply}").json()["message"]["text"]
     assert client.end["reason"] == "stopped"
-    gaps = len(set(range(1, 202)) - set(client.numbers))
-    repeats = len(client.numbers) - len(set(client.numbers))
-    print(f"\n{cuts} cuts, one each {STEP} bytes; {gaps} gaps, {repeats} repeats")
 
 
 def test_two_who_reload_in_the_middle(live):

@@ -76,10 +76,7 @@ class Turn:
     seen: list[tuple[float, str]] = field(default_factory=list)
     said: str = ""
     ended: str = ""
-
-    def by(self, moment: float) -> str:
-        """What had been seen of the answer by then."""
-        return "".join(text for when, text in self.seen if when <= moment)
+    counted: bool = False
 
 
 @dataclass(slots=True)
@@ -202,7 +199,9 @@ def check(client: Client, tree: dict[str, Any], killed: float, found: Found) -> 
 
 def _check_answer(client: Client, turn: Turn, answer: dict[str, Any], killed: float, found: Found) -> None:
     state, reason, text = answer["answer"]["state"], answer["answer"]["reason"], answer["text"]
-    found.interrupted += reason == "interrupted"
+    if reason == "interrupted" and not turn.counted:
+        turn.counted = True
+        found.interrupted += 1
     if state == "writing":
         found.wrong.append(f"{client.name} {turn.client_id}: is still being written")
     elif turn.ended and (reason, text) != (turn.ended, turn.said or text):

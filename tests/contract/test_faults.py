@@ -136,6 +136,17 @@ async def test_postgres_restarted_under_load(postgres: Any, tmp_path: Path) -> N
     assert len(ledger) > 10
 
 
+async def test_a_restart_that_is_over_is_noticed_by_nobody(postgres: Any, tmp_path: Path) -> None:
+    """Every connection that was open is dead, and the next call on each must find that out before it uses it."""
+    store = await Store.open(Settings.load({"home": tmp_path, "database_url": postgres.new_database()}))
+    for _ in range(2):
+        await asyncio.gather(*(store.conversations.list(owner=None) for _ in range(8)))
+        await asyncio.to_thread(postgres.restart)
+        await asyncio.gather(*(store.conversations.create(owner=None) for _ in range(8)))
+    assert len((await store.conversations.list(owner=None)).conversations) == 16
+    await store.close()
+
+
 async def test_sqlite_is_set_to_lose_nothing(tmp_path: Path) -> None:
     store = await Store.open(Settings.load({"home": tmp_path}))
     async with store._database.engine.connect() as connection:
