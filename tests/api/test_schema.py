@@ -36,11 +36,14 @@ OURS = {
     "/api/conversations/{conversation}/restore": ("post",),
     "/api/conversations/{conversation}/messages": ("post",),
     "/api/conversations/{conversation}/export": ("get",),
+    "/api/conversations/{conversation}/branch": ("get",),
     "/api/messages/{message}/again": ("post",),
     "/api/replies/{reply}": ("get",),
     "/api/replies/{reply}/events": ("get",),
+    "/api/replies/{reply}/html": ("get",),
     "/api/replies/{reply}/stop": ("post",),
     "/api/replies/{reply}/continue": ("post",),
+    "/api/engine": ("get",),
     "/api/search": ("get",),
     "/api/export": ("get",),
     "/api/import": ("post",),
@@ -82,7 +85,7 @@ def test_the_routes_are_all_there(schema):
     components = schema.raw_schema["components"]["schemas"]
     names = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(schema.raw_schema)))
     assert names <= set(components)
-    assert {"ChatChunk", "CompletionAnswer", "StreamEvent", "PhaseEvent", "EndEvent"} <= set(components)
+    assert {"ChatChunk", "CompletionAnswer", "StreamEvent", "PhaseEvent", "HtmlEvent", "EndEvent"} <= set(components)
     followed = paths["/api/replies/{reply}/events"]["get"]["responses"]
     assert set(followed["200"]["content"]) == {"text/event-stream"}
     assert {"404", "503"} <= set(followed)
