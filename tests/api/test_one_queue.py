@@ -154,6 +154,7 @@ async def test_a_client_that_leaves_while_the_server_cuts_is_not_told(tmp_path):
         for answer in answers[::2]:
             answer.cancel()
         work.cut()
+        work.cut()
         ends = await asyncio.gather(*answers, return_exceptions=True)
         assert [type(end).__name__ for end in ends] == ["CancelledError", "EngineDied"] * 2
         assert (work.running, work.queued, talk.chat.engine.running) == (0, 0, 0)
