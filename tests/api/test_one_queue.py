@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing
 
@@ -18,6 +19,7 @@ from test_leaving import ROUTES, request
 from cierzo.api.work import Work, whole
 from cierzo.engines.script import Reply, Wait
 from cierzo.engines.scripted import Scripted
+from cierzo.errors import Overloaded
 from cierzo.messages import Finish, Sampling
 from cierzo.telemetry import Telemetry
 
@@ -152,9 +154,19 @@ async def test_a_client_that_leaves_while_the_server_cuts_is_not_told(tmp_path):
         for answer in answers[::2]:
             answer.cancel()
         work.cut()
+        work.cut()
         ends = await asyncio.gather(*answers, return_exceptions=True)
         assert [type(end).__name__ for end in ends] == ["CancelledError", "EngineDied"] * 2
         assert (work.running, work.queued, talk.chat.engine.running) == (0, 0, 0)
+
+
+async def test_a_request_that_comes_while_the_program_ends_takes_no_place(tmp_path):
+    async with talking(tmp_path) as talk:
+        work = await opened(talk)
+        await talk.replies.close()
+        with pytest.raises(Overloaded, match="is ending"):
+            await whole(work.answer(await talk.chat.raw("Hi"), Sampling()))
+        assert (work.running, talk.chat.engine.asked) == (0, deque())
 
 
 def test_plain_answers_that_wait_get_their_turn_within_the_grace(live):

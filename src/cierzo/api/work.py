@@ -58,10 +58,10 @@ class _Answer:
         self.finish = replace(finish, timings=finish.timings.after(waited))
 
     def cut(self) -> None:
-        """End it: now, if something is waited for, or before the next wait."""
-        self.over = True
-        if self.waiting is not None:
+        """End it: now, if something is waited for, or before the next wait. Twice is as once."""
+        if self.waiting is not None and not self.over:
             self.waiting.cancel()
+        self.over = True
 
     async def unless_cut(self, step: Callable[[], Awaitable[T]]) -> T:
         if self.over:
