@@ -13,6 +13,7 @@ import time
 
 import httpx
 import pytest
+from quick import quick_folder
 
 from cierzo import catalog
 from cierzo.api.server import Server
@@ -45,7 +46,9 @@ class Live:
             self.loop = asyncio.get_running_loop()
             opened.set()
 
-        self.home = tempfile.TemporaryDirectory()  # a session's fixture comes before a test's own home
+        self.home = tempfile.TemporaryDirectory(
+            dir=quick_folder()
+        )  # a session's fixture comes before a test's own home
         settings = Settings.load({"port": 0, "grace": grace, "home": self.home.name, **chosen})
         self.server = Server(self.work, settings, functools.partial(open_conversations, settings), announce)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
