@@ -28,6 +28,8 @@ from cierzo.settings import Settings
 from cierzo.telemetry import Telemetry
 
 JSON = {"Content-Type": "application/json"}
+HTTP = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+"""One for all requests, since to make one takes longer than most requests; each has a connection of its own."""
 
 
 class Live:
@@ -60,16 +62,16 @@ class Live:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def post(self, path, body, **more):
-        return httpx.post(self.url + path, json=body, timeout=60, **more)
+        return HTTP.post(self.url + path, json=body, **more)
 
     def get(self, path, **more):
-        return httpx.get(self.url + path, timeout=60, **more)
+        return HTTP.get(self.url + path, **more)
 
     def patch(self, path, body):
-        return httpx.patch(self.url + path, json=body, timeout=60)
+        return HTTP.patch(self.url + path, json=body)
 
     def delete(self, path):
-        return httpx.delete(self.url + path, timeout=60)
+        return HTTP.delete(self.url + path)
 
     def close(self):
         self.server.should_exit = True
