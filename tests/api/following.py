@@ -9,7 +9,7 @@ import re
 import socket
 from dataclasses import dataclass, field
 
-import httpx
+from serving import HTTP
 
 OPENING = b"retry: 1000\n\n"
 _NUMBER = re.compile(rb"^id: (\d+)$", re.MULTILINE)
@@ -67,7 +67,7 @@ class Follower:
         """Read to the end, or until there are so many events; then leave."""
         self.error = None
         headers = {"Last-Event-ID": str(self.last)} if self.last else {}
-        with httpx.stream("GET", f"{url}/api/replies/{reply}/events", headers=headers, timeout=60) as answer:
+        with HTTP.stream("GET", f"{url}/api/replies/{reply}/events", headers=headers) as answer:
             assert answer.status_code == 200
             assert answer.headers["Content-Type"].startswith("text/event-stream")
             for chunk in answer.iter_raw():

@@ -9,9 +9,8 @@ import subprocess
 import sys
 import time
 
-import httpx
 import pytest
-from serving import Pace
+from serving import HTTP, Pace
 
 SCRIPT = """
 [[reply]]
@@ -39,10 +38,10 @@ class Process:
         self.url = found[0]
 
     def post(self, path, body):
-        return httpx.post(self.url + path, json=body, timeout=60)
+        return HTTP.post(self.url + path, json=body)
 
     def get(self, path):
-        return httpx.get(self.url + path, timeout=60)
+        return HTTP.get(self.url + path)
 
     def end(self, number=signal.SIGTERM):
         """Tell it to end; return its status, the seconds it would take on a free machine, and what it wrote."""

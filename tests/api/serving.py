@@ -12,6 +12,7 @@ import time
 
 import httpx
 import pytest
+from quick import quick_folder
 
 from cierzo import catalog
 from cierzo.admission import WAITING, Admission
@@ -27,6 +28,8 @@ from cierzo.settings import Settings
 from cierzo.telemetry import Telemetry
 
 JSON = {"Content-Type": "application/json"}
+HTTP = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+"""One for all requests, since to make one takes longer than most requests; each has a connection of its own."""
 
 
 class Live:
@@ -46,7 +49,9 @@ class Live:
             self.loop = asyncio.get_running_loop()
             opened.set()
 
-        self.home = tempfile.TemporaryDirectory()  # a session's fixture comes before a test's own home
+        self.home = tempfile.TemporaryDirectory(
+            dir=quick_folder()
+        )  # a session's fixture comes before a test's own home
         settings = Settings.load({"port": 0, "grace": grace, "home": self.home.name, **chosen})
 
         async def opening(chat, telemetry):
@@ -65,16 +70,16 @@ class Live:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def post(self, path, body, **more):
-        return httpx.post(self.url + path, json=body, timeout=60, **more)
+        return HTTP.post(self.url + path, json=body, **more)
 
     def get(self, path, **more):
-        return httpx.get(self.url + path, timeout=60, **more)
+        return HTTP.get(self.url + path, **more)
 
     def patch(self, path, body):
-        return httpx.patch(self.url + path, json=body, timeout=60)
+        return HTTP.patch(self.url + path, json=body)
 
     def delete(self, path):
-        return httpx.delete(self.url + path, timeout=60)
+        return HTTP.delete(self.url + path)
 
     def close(self):
         self.server.should_exit = True
