@@ -1,6 +1,6 @@
 """What the API costs, as ratios measured in one run. See docs/api.md for the bars.
 
-    python benchmarks/serve.py [model] [relay] [streams] [--streams 400] [--seconds 10]
+    python benchmarks/serve.py [model] [relay] [streams] [--streams 400] [--seconds 30]
 
 ``model``    tokens/s through the TGI and OpenAI streams over those of ``engine.stream`` alone, 1 and 8 clients.
 ``relay``    tokens/s with details through ``/v1/chat/completions``, the engine at zero delay, over bare Starlette.
@@ -109,7 +109,7 @@ async def engine_rate(chat: Chat, sampling: Sampling, clients: int) -> float:
     return sum(counts) / (time.perf_counter() - began)
 
 
-async def model(rounds: int) -> None:
+async def model(rounds: int) -> bool:
     """Compare the wire with the engine alone, in turns, since the machine is not ours alone."""
     found = catalog.find("cierzo-demo", Settings.load().home)
     assert found.path is not None, "the demo model is not in this checkout"
@@ -125,6 +125,7 @@ async def model(rounds: int) -> None:
         ),
     }
     os.environ["CIERZO_SLOTS"] = "8"
+    reached = True
     with process("-m", "cierzo", "serve", "--port", "0") as port:
         for path, body in roads.values():
             await rate(port, path, body, 1)
@@ -138,11 +139,13 @@ async def model(rounds: int) -> None:
                     ratios[name].append(await rate(port, path, body, clients) / alone[-1])
             for name, values in ratios.items():
                 middle = statistics.median(values)
+                reached &= middle >= 0.8
                 print(
                     f"model   {name:<7} {clients} clients  {middle:5.2f} of engine.stream "
                     f"({statistics.median(alone):,.0f} tokens/s)  bar 0.80  {'ok' if middle >= 0.8 else 'SHORT'}"
                 )
     await chat.close()
+    return reached
 
 
 def script(folder: Path, *, delay: float, tokens: int) -> str:
@@ -153,7 +156,7 @@ def script(folder: Path, *, delay: float, tokens: int) -> str:
     return f"scripted:{path}"
 
 
-async def relay(folder: Path, rounds: int) -> None:
+async def relay(folder: Path, rounds: int) -> bool:
     """Compare with Starlette that streams the very same bytes and does nothing else."""
     count, clients = 4000, 8
     body = {"messages": [{"role": "user", "content": "Hola"}], "max_tokens": count, "stream": True}
@@ -171,6 +174,7 @@ async def relay(folder: Path, rounds: int) -> None:
         f"relay   {ours:,.0f} tokens/s with 5 alternatives each ({len(chunk)} bytes); bare Starlette {plain:,.0f}; "
         f"{ratio:.2f}  bar 0.35  {'ok' if ratio >= 0.35 else 'SHORT'}"
     )
+    return ratio >= 0.35
 
 
 async def _one_chunk(port: int, body: dict[str, object]) -> bytes:
@@ -183,7 +187,7 @@ async def _one_chunk(port: int, body: dict[str, object]) -> bytes:
     return next(part + b"\n\n" for part in said.split(b"\n\n") if b"palabra" in part)
 
 
-async def streams(folder: Path, many: int, seconds: float) -> None:
+async def streams(folder: Path, many: int, seconds: float) -> bool:
     """Run many streams at the speed of reading."""
     count = int(RATE * seconds)
     body = {"messages": [{"role": "user", "content": "Hola"}], "max_tokens": count, "stream": True}
@@ -195,10 +199,12 @@ async def streams(folder: Path, many: int, seconds: float) -> None:
         taken = time.perf_counter() - began
     whole = sum(got == count + 2 for got in counts)
     ratio = taken / seconds
+    reached = ratio <= 1.2 and whole == many
     print(
         f"streams {whole} of {many} complete, {RATE} tokens/s each for {seconds:g} s: {taken:.1f} s, "
-        f"{ratio:.2f} of ideal  bar 1.20  {'ok' if ratio <= 1.2 and whole == many else 'SHORT'}"
+        f"{ratio:.2f} of ideal  bar 1.20  {'ok' if reached else 'SHORT'}"
     )
+    return reached
 
 
 def main() -> None:
@@ -206,16 +212,18 @@ def main() -> None:
     parser.add_argument("what", nargs="*", default=["model", "relay", "streams"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, default=400)
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--seconds", type=float, default=30)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        reached = True
         if "model" in asked.what:
-            asyncio.run(model(asked.rounds))
+            reached &= asyncio.run(model(asked.rounds))
         if "relay" in asked.what:
-            asyncio.run(relay(folder, asked.rounds))
+            reached &= asyncio.run(relay(folder, asked.rounds))
         if "streams" in asked.what:
-            asyncio.run(streams(folder, asked.streams, asked.seconds))
+            reached &= asyncio.run(streams(folder, asked.streams, asked.seconds))
+    sys.exit(not reached)
 
 
 if __name__ == "__main__":
