@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from quick import quick_folder
 
 from cierzo import catalog
@@ -30,6 +34,18 @@ from cierzo.telemetry import Telemetry
 JSON = {"Content-Type": "application/json"}
 HTTP = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 """One for all requests, since to make one takes longer than most requests; each has a connection of its own."""
+
+
+_described: dict[str, Any] = {}
+_describe = FastAPI.openapi
+
+
+def described_once(app):
+    """Stand for FastAPI's own: all servers have one description, and to make it is half of the time of their start."""
+    if not _described:
+        _described.update(_describe(app))
+    app.openapi_schema = app.openapi_schema or copy.deepcopy(_described)
+    return app.openapi_schema
 
 
 class Live:
@@ -60,7 +76,8 @@ class Live:
                 service.admission = Admission(chat.engine.describe().slots, waiting)
             return service
 
-        self.server = Server(self.work, settings, opening, announce)
+        with mock.patch.object(FastAPI, "openapi", described_once):
+            self.server = Server(self.work, settings, opening, announce)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
         self.thread.start()
         assert opened.wait(20)

@@ -87,7 +87,7 @@ def test_two_tabs(database: str, request: pytest.FixtureRequest, tmp_path: Path)
             run_state_machine_as_test(
                 Played,
                 settings=settings(
-                    max_examples=5 * STEPS // A_RUN // 4 + 2,  # not all runs are of full length
+                    max_examples=11 * STEPS // A_RUN // 10 + 2,  # not all runs are of full length
                     stateful_step_count=A_RUN,
                     deadline=None,
                     database=None,
