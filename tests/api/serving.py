@@ -44,8 +44,9 @@ def described_once(app):
     """Stand for FastAPI's own: all servers have one description, and to make it is half of the time of their start."""
     if not _described:
         _described.update(_describe(app))
-    app.openapi_schema = app.openapi_schema or copy.deepcopy(_described)
-    return app.openapi_schema
+    known = copy.deepcopy(_described)
+    app.openapi = lambda: known
+    return known
 
 
 class Live:
