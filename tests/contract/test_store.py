@@ -470,12 +470,13 @@ async def test_two_programs_share_one_database(store: Store, settings: object) -
 
 async def test_a_caller_that_leaves_breaks_nothing(store: Store) -> None:
     conversation, question = await begun(store)
+    left = 0
     for number in range(60):
         task = asyncio.create_task(say(store, conversation, f"message {number}", question.id))
-        await asyncio.sleep(number % 12 * 0.0005)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await asyncio.sleep(number % 12 * 0.0005)  # a quick disk may have it all written by then
+        left += task.cancel()
+        await asyncio.wait([task])
+    assert left >= 5
     await say(store, conversation, "still here", question.id)
     check_tree(await store.conversations.open(conversation, owner=None))
 
