@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from serve_process import start
-from serving import demo, echo, live
+from serving import demo, echo, leaving, live
 
-__all__ = ["demo", "echo", "live", "start"]
+__all__ = ["demo", "echo", "leaving", "live", "start"]

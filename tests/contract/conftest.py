@@ -61,7 +61,8 @@ class Postgres:
         self.run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
 
     def stop(self) -> None:
-        self.run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
+        if (self.folder / "data" / "postmaster.pid").exists():  # else a test failed while it was away
+            self.run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
         shutil.rmtree(self.folder)
 
     def url(self, database: str) -> str:

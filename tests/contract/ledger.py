@@ -54,6 +54,11 @@ class Serving:
         assert httpx.get(f"{self.url}/api/conversations", timeout=30).status_code == 200
         return time.monotonic() - began
 
+    def leave_nothing(self) -> None:
+        """End it if it still runs: a test may have failed meanwhile."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()

@@ -80,6 +80,7 @@ async def test_kill_9_under_load(database: str, request: pytest.FixtureRequest, 
     """
     url = request.getfixturevalue("postgres").new_database() if database == "postgres" else ""
     serving, rng = Serving(tmp_path / "home", url), random.Random(KILLS)
+    request.addfinalizer(serving.leave_nothing)
     shifts = [[Client(f"{shift}{number}") for number in range(CLIENTS)] for shift in "ab"]
     clients = [*shifts[0], *shifts[1]]
     found, starts, marks = Found(), [], []
@@ -109,8 +110,9 @@ async def test_kill_9_under_load(database: str, request: pytest.FixtureRequest, 
 
 
 @pytest.mark.timeout(120 + 20 * RESTARTS)
-async def test_postgres_restarted_under_load(postgres: Any, tmp_path: Path) -> None:
+async def test_postgres_restarted_under_load(postgres: Any, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     serving = Serving(tmp_path / "home", postgres.new_database())
+    request.addfinalizer(serving.leave_nothing)
     clients = [Client(f"c{number}") for number in range(CLIENTS)]
     found, recovered = Found(), []
     await asyncio.to_thread(serving.start)
