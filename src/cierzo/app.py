@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -58,15 +59,19 @@ async def open_conversations(settings: Settings, chat: Chat, telemetry: Telemetr
 
 
 def serve_page(settings: Settings, *, open_browser: bool) -> None:
-    """Serve the page until Ctrl+C or SIGTERM.
+    """Serve the page and the API until Ctrl+C or SIGTERM.
 
     Raises:
         BadSetting: The address is taken, or other machines could reach it and ``insecure`` is not set.
-        CierzoError: What `open_engine` raises.
+        CierzoError: What `open_engine`, `open_conversations` and `cierzo.page.drawn.drawn` raise.
     """
-    from cierzo.page import serve  # noqa: PLC0415 - gradio takes seconds to import, and only the page needs it
+    from cierzo.api import serve  # noqa: PLC0415 - fastapi takes half a second to import, and only servers need it
+    from cierzo.page import Front, drawn  # noqa: PLC0415 - the same
 
-    serve(open_chat(settings), settings, open_browser=open_browser)
+    front = partial(Front, page=drawn(settings.home), host=settings.host)
+    browser = webbrowser.open if open_browser else None
+    opening = partial(open_conversations, settings)
+    serve(open_chat(settings), settings, opening, name="Cierzo", front=front, opened=browser)
 
 
 def serve_api(settings: Settings) -> None:
@@ -78,4 +83,4 @@ def serve_api(settings: Settings) -> None:
     """
     from cierzo.api import serve  # noqa: PLC0415 - fastapi takes half a second to import, and only servers need it
 
-    serve(open_chat(settings), settings, partial(open_conversations, settings))
+    serve(open_chat(settings), settings, partial(open_conversations, settings), name="Cierzo's API")

@@ -20,7 +20,8 @@ CierzoError                 something went wrong; the sentence says what and wha
 ├── Overloaded              every place in the queue is taken; try later          (429)
 ├── StoreUnavailable        the database does not answer now; try later           (503)
 ├── StoreUnusable           the database is damaged, foreign or newer than this program (500)
-└── HomeNotWritable         CIERZO_HOME cannot be written                         (500)
+├── HomeNotWritable         CIERZO_HOME cannot be written                         (500)
+└── PageNotDrawn            Gradio cannot draw the page                           (500)
 
 What comes from outside (httpx, llama.cpp, huggingface_hub, SQLAlchemy, the system) is translated into one of these
 where it enters; no face ever sees another class.
@@ -175,3 +176,7 @@ class StoreUnusable(CierzoError):
 
 class HomeNotWritable(CierzoError):
     """The folder for conversations and settings cannot be written."""
+
+
+class PageNotDrawn(CierzoError):
+    """Gradio, which draws the page, does not run on this machine."""

@@ -7,6 +7,7 @@ to it, and nothing that comes out asks any host for anything. It knows text only
 from __future__ import annotations
 
 import html
+import re
 from functools import lru_cache
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -188,3 +189,11 @@ def _coloured(code: str, language: str) -> str:
     except ClassNotFound:
         return html.escape(code)
     return str(highlight(code, lexer, HtmlFormatter(nowrap=True)))
+
+
+def colours() -> str:
+    """Return the style sheet of coloured code, for a light page and for a dark one."""
+    light, dark = (HtmlFormatter(style=style).get_style_defs for style in ("default", "github-dark"))
+    rules = [light("pre.code"), dark(".dark pre.code")]
+    # Only the words have colours: ground and text are the page's.
+    return "\n".join(line for text in rules for line in text.splitlines() if re.match(r"[^{]*pre\.code \.\w+ ?\{", line))

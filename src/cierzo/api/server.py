@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -25,6 +26,8 @@ from cierzo.telemetry import JsonLines, Telemetry
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from starlette.types import ASGIApp
 
     from cierzo.chat import Chat
     from cierzo.conversations import Conversations
@@ -125,13 +128,23 @@ class Server(uvicorn.Server):
         settings: Where to listen, and how long to wait at the end.
         opening: Opens the conversations, in this server's own event loop.
         announce: Called once, when requests are taken.
+        front: Makes what stands before the API, out of the API.
     """
 
-    def __init__(self, work: Work, settings: Settings, opening: Opening, announce: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        settings: Settings,
+        opening: Opening,
+        announce: Callable[[], None],
+        *,
+        front: Callable[[ASGIApp], ASGIApp] | None = None,
+    ) -> None:
         self._work, self._grace, self._opening, self._announce = work, settings.grace, opening, announce
+        api = application(work, host=settings.host)
         super().__init__(
             uvicorn.Config(
-                application(work, host=settings.host),
+                front(api) if front else api,
                 http=PatientOnce,
                 ws="none",
                 lifespan="on",
@@ -167,13 +180,24 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(chat: Chat, settings: Settings, opening: Opening) -> None:
-    """Serve the API until Ctrl+C or SIGTERM, printing its address when it takes requests.
+def serve(
+    chat: Chat,
+    settings: Settings,
+    opening: Opening,
+    *,
+    name: str,
+    front: Callable[[ASGIApp], ASGIApp] | None = None,
+    opened: Callable[[str], object] | None = None,
+) -> None:
+    """Serve until Ctrl+C or SIGTERM, printing the address when requests are taken.
 
     Args:
         chat: What answers. It is closed at the end.
         settings: Where to listen.
         opening: Opens the conversations, which are closed at the end too.
+        name: What the printed line calls it.
+        front: Makes what stands before the API, out of the API.
+        opened: Called with the address, in a thread of its own, when requests are taken.
 
     Raises:
         BadSetting: The address cannot be used, or other machines could reach it and that was not allowed.
@@ -185,10 +209,12 @@ def serve(chat: Chat, settings: Settings, opening: Opening) -> None:
     address = address_of(settings.host, listening.getsockname()[1])
 
     def announce() -> None:
-        print(f"Cierzo's API is at {address} — press Ctrl+C to end", flush=True)  # noqa: T201 - this is its output
+        print(f"{name} is at {address} — press Ctrl+C to end", flush=True)  # noqa: T201 - this is its output
+        if opened:
+            threading.Thread(target=opened, args=(address,), daemon=True).start()
 
     with listening, contextlib.suppress(KeyboardInterrupt), ending_quietly():
-        Server(Work(chat, Telemetry()), settings, opening, announce).run(sockets=[listening])
+        Server(Work(chat, Telemetry()), settings, opening, announce, front=front).run(sockets=[listening])
 
 
 def _log_as_json(level: str) -> None:

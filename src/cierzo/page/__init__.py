@@ -1,7 +1,8 @@
-"""The page in the browser. `serve` is all that the rest of Cierzo needs of it."""
+"""The page in the browser: `Front` stands before the API and gives what the page is made of."""
 
 from __future__ import annotations
 
-from cierzo.page.server import serve
+from cierzo.page.drawn import drawn
+from cierzo.page.front import Front
 
-__all__ = ["serve"]
+__all__ = ["Front", "drawn"]

@@ -1,0 +1,1 @@
+export const events = { changed(){ console.log('changed', [...arguments].join('|')); }, chosen(){ return null }, speak(){}, dress(){}, remembered(){ console.log('remembered', arguments.length); return ["sys",0.5,256,0.9,1.2,0,0,"7","", "precise","es","dark"]; } };
