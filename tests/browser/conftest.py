@@ -1,23 +1,31 @@
-"""A real page, served to a real browser: one Chromium for each file, a server for each engine."""
+"""A real page, served to a real browser: one Chromium for each file, a server for each engine, one drawing for all."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 from person import Person, Serve, Visit
 from playwright.sync_api import Browser, Playwright, expect, sync_playwright
+from quick import quick_folder
 
+from cierzo.api.server import Server
+from cierzo.api.work import Work
+from cierzo.app import open_conversations
 from cierzo.chat import Chat
 from cierzo.engines.base import Engine
 from cierzo.listening import address_of, listen
-from cierzo.page.server import Server
-from cierzo.page.shell import Page as Shell
+from cierzo.page import Front, drawn
+from cierzo.page.drawn import Drawn
+from cierzo.settings import Settings
+from cierzo.telemetry import Telemetry
 
 QUIET = (
     "--no-sandbox",
@@ -54,21 +62,31 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     running.close()
 
 
+@pytest.fixture(scope="session")
+def page_drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    """Return the page as Gradio draws it; drawn once for all tests."""
+    return drawn(tmp_path_factory.mktemp("drawn"))
+
+
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Serve the page over an engine on a free port; give its address."""
+def serve(page_drawn: Drawn) -> Iterator[Serve]:
+    """Serve the page over an engine on a free port, with a home of its own; give its address."""
     with ExitStack() as ends:
 
-        def serving(engine: Engine) -> str:
+        def serving(engine: Engine, **chosen: Any) -> str:
+            home = ends.enter_context(tempfile.TemporaryDirectory(dir=quick_folder()))
+            settings = Settings.load({"port": 0, "grace": 1.0, "home": home, **chosen})
             is_open = threading.Event()
             listening = ends.enter_context(listen("127.0.0.1", 0))
-            server = Server(Shell(Chat(engine)), "127.0.0.1", is_open.set)
+            front = partial(Front, page=page_drawn, host=settings.host)
+            work = Work(Chat(engine), Telemetry())
+            server = Server(work, settings, partial(open_conversations, settings), is_open.set, front=front)
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
             thread.start()
 
             def end() -> None:
                 server.should_exit = True
-                thread.join(20)
+                thread.join(30)
                 assert not thread.is_alive(), "the server did not end"
 
             ends.callback(end)
@@ -80,13 +98,20 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
-    """Open an address as somebody new: ``visit(address, locale="es-ES", …)`` takes what a browser context takes."""
+    """Open an address as somebody new: ``visit(address, locale="es-ES", …)`` takes what a browser context takes.
+
+    However the test ends, the page must have met no error, asked no other host for anything, and left Gradio's queue
+    alone.
+    """
+    people: list[Person] = []
     with ExitStack() as ends:
 
-        def visiting(address: str, **options: Any) -> Person:
+        def visiting(address: str, *, path: str = "/", **options: Any) -> Person:
             context = browser.new_context(**{"locale": "en-US", **options})
             ends.callback(context.close)
             context.set_default_timeout(30_000)
-            return Person(context.new_page(), address)
+            people.append(Person(context, address))
+            return people[-1].open(path)
 
         yield visiting
+    assert [person.harm() for person in people] == [[]] * len(people)
