@@ -1,1 +1,4 @@
-export const events = { changed(){ console.log('changed', [...arguments].join('|')); }, chosen(){ return null }, speak(){}, dress(){}, remembered(){ console.log('remembered', arguments.length); return ["sys",0.5,256,0.9,1.2,0,0,"7","", "precise","es","dark"]; } };
+export const events = { changed(){}, chosen(){ return null }, speak(){}, dress(){}, remembered(){} };
+export function parameters() { return { sampling: { temperature: 0, max_new_tokens: 256, top_p: 0.9, repetition_penalty: 1.2 }, system: "" }; }
+export function setSystem() {}
+export function markEngine() {}
