@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import pytest
+from pages import page_served
 from person import Person, Serve, Visit
 from playwright.sync_api import Browser, Playwright, expect, sync_playwright
-from quick import quick_folder
 
-from cierzo.api.server import Server
-from cierzo.api.work import Work
-from cierzo.app import open_conversations
-from cierzo.chat import Chat
-from cierzo.engines.base import Engine
-from cierzo.listening import address_of, listen
-from cierzo.page import Front, drawn
 from cierzo.page.drawn import Drawn
-from cierzo.settings import Settings
-from cierzo.telemetry import Telemetry
 
 QUIET = (
     "--no-sandbox",
@@ -62,38 +50,11 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     running.close()
 
 
-@pytest.fixture(scope="session")
-def page_drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
-    """Return the page as Gradio draws it; drawn once for all tests."""
-    return drawn(tmp_path_factory.mktemp("drawn"))
-
-
 @pytest.fixture
 def serve(page_drawn: Drawn) -> Iterator[Serve]:
     """Serve the page over an engine on a free port, with a home of its own; give its address."""
     with ExitStack() as ends:
-
-        def serving(engine: Engine, **chosen: Any) -> str:
-            home = ends.enter_context(tempfile.TemporaryDirectory(dir=quick_folder()))
-            settings = Settings.load({"port": 0, "grace": 1.0, "home": home, **chosen})
-            is_open = threading.Event()
-            listening = ends.enter_context(listen("127.0.0.1", 0))
-            front = partial(Front, page=page_drawn, host=settings.host)
-            work = Work(Chat(engine), Telemetry())
-            server = Server(work, settings, partial(open_conversations, settings), is_open.set, front=front)
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-            thread.start()
-
-            def end() -> None:
-                server.should_exit = True
-                thread.join(30)
-                assert not thread.is_alive(), "the server did not end"
-
-            ends.callback(end)
-            assert is_open.wait(60), "the server did not begin"
-            return address_of("127.0.0.1", listening.getsockname()[1])
-
-        yield serving
+        yield lambda engine, **chosen: ends.enter_context(page_served(page_drawn, engine, **chosen))
 
 
 @pytest.fixture
