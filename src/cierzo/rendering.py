@@ -196,4 +196,6 @@ def colours() -> str:
     light, dark = (HtmlFormatter(style=style).get_style_defs for style in ("default", "github-dark"))
     rules = [light("pre.code"), dark(".dark pre.code")]
     # Only the words have colours: ground and text are the page's.
-    return "\n".join(line for text in rules for line in text.splitlines() if re.match(r"[^{]*pre\.code \.\w+ ?\{", line))
+    return "\n".join(
+        line for text in rules for line in text.splitlines() if re.match(r"[^{]*pre\.code \.\w+ ?\{", line)
+    )

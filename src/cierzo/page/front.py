@@ -67,6 +67,9 @@ FOR_EVER = "public, max-age=31536000, immutable"
 """Gradio names its files after what is in them."""
 
 ASK_AGAIN = "no-cache"
+PACKED = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))")
+"""In the header that says what a client can read: gzip, unless it is refused there."""
+
 SMALL = 500
 """Bytes below which packing a file saves nothing."""
 
@@ -143,7 +146,7 @@ def _answer(body: bytes, kind: str, caching: str, headers: Headers) -> Response:
     said = {"Cache-Control": caching, "ETag": tag, "Vary": "Accept-Encoding"}
     if headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=said)
-    if "gzip" in headers.get("accept-encoding", "") and len(packed) < len(body):
+    if PACKED.search(headers.get("accept-encoding", "")) and len(packed) < len(body):
         return Response(packed, media_type=kind, headers={**said, "Content-Encoding": "gzip"})
     return Response(body, media_type=kind, headers=said)
 
