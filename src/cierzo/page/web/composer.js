@@ -23,6 +23,7 @@ export class Composer {
   /** Turn to the draft of a conversation, or to that of the next new one. */
   turnTo(id) {
     this.where = id ?? "new";
+    if (this.busy) return; // the first message has made the conversation: what is typed since goes on in it
     this.box.value = kept.get(`draft.${this.where}`) ?? "";
     this.grow();
   }
@@ -60,6 +61,13 @@ export class Composer {
     }
   }
 
+  /** Put a text back that could not be sent. */
+  giveBack(text) {
+    if (this.box.value) return; // it stands there, or something newer does
+    this.box.value = text;
+    this.typed();
+  }
+
   /** Send what stands here. It leaves the box only when it is stored; what is typed meanwhile stays. */
   async submit() {
     const text = this.box.value;
@@ -69,7 +77,7 @@ export class Composer {
     try {
       if (!(await this.page.send(text))) return;
       kept.set(`draft.${from}`, null);
-      if (this.box.value === text) this.box.value = "";
+      if (this.box.value.startsWith(text)) this.box.value = this.box.value.slice(text.length);
       this.typed();
     } finally {
       this.busy = false;

@@ -8,7 +8,7 @@ import { markEngine, parameters, setSystem } from "./settings.js";
 import { showKeys, showOffer } from "./start.js";
 import { Transcript } from "./transcript.js";
 import { h, note, signButton } from "./ui.js";
-import { number, say } from "./words.js";
+import { say, Told } from "./words.js";
 
 const LOOK_EVERY = 4000; // milliseconds between two looks at what other tabs and programs have changed
 
@@ -24,10 +24,11 @@ class Page {
     });
     this.title = h("h1", { id: "title" });
     this.model = h("button", { type: "button", id: "model", hidden: true, onclick: () => showOffer(this.engine) });
+    this.offline = h("p", { id: "offline", role: "alert", hidden: true }, say("offline"));
     this.announcer = h("p", { id: "announcer", class: "unseen", role: "status" });
     talk.replaceChildren(
       h("header", { id: "bar" }, this.title, this.model, signButton("keys", say("keys"), showKeys, { id: "keys" })),
-      this.transcript.element, this.transcript.toEnd, this.composer.element, this.announcer);
+      this.transcript.element, this.transcript.toEnd, this.offline, this.composer.element, this.announcer);
     this.list = mountList(list, { open: (id) => this.open(id) });
     addEventListener("popstate", () => this.open(idInAddress(), { remember: false }));
     addEventListener("keydown", (event) => this.pressed(event));
@@ -100,10 +101,20 @@ class Page {
       this.pending = null;
       return true;
     } catch (error) {
-      if (error instanceof ApiError && error.status === 0) note(say("offline_send"), null, { failed: true });
-      else note(error.message, [say("retry"), () => this.composer.submit()], { failed: true });
+      if (!(error instanceof Told)) throw error;
+      const unsure = error instanceof ApiError && error.status === 0;
+      if (!unsure) await this.forgetPending(conversation);
+      this.composer.giveBack(text);
+      note(unsure ? say("offline_send") : error.message, [say("retry"), () => this.composer.submit()], { failed: true });
       return false;
     }
+  }
+
+  /** A question was refused: the conversation that was made for it is not to stay behind, empty. */
+  async forgetPending(conversation) {
+    const { newConversation } = this.pending;
+    this.pending = null;
+    if (!conversation) await ask("DELETE", `/api/conversations/${newConversation}`).catch(() => {});
   }
 
   /** Store a question after `parent` and begin its answer. */
@@ -136,10 +147,10 @@ class Page {
     if (document.hidden) return;
     try {
       await Promise.all([this.transcript.look(), this.list.refresh()]);
-      document.body.classList.remove("offline");
+      this.offline.hidden = true;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      document.body.classList.toggle("offline", error.status === 0);
+      this.offline.hidden = error.status !== 0;
     }
   }
 

@@ -16,6 +16,8 @@ const CUT = ["length", "stopped", "interrupted"];
  */
 export function drawMessage(shown, context, on, before) {
   const { message } = shown;
+  const same = JSON.stringify(shown);
+  if (before && (before.drawnAs === same || before.querySelector(".editing"))) return before;
   const article = before ?? h("article", { class: `message ${message.role}`, "data-id": message.id });
   article.setAttribute("aria-label", message.answer ? message.answer.model : say(message.role === "user" ? "you" : "system"));
   const body = article.querySelector(".body") ?? h("div", { class: "body" });
@@ -24,6 +26,7 @@ export function drawMessage(shown, context, on, before) {
   if (!writing) placeBlocks(body, 0, shown.html);
   const foot = h("footer", {}, writing ? h("p", { class: "line" }) : lineOf(message, context, on), actionsOf(shown, on));
   article.replaceChildren(body, foot);
+  article.drawnAs = same;
   return article;
 }
 
@@ -70,7 +73,6 @@ function actionsOf({ message, siblings }, on) {
   actions.append(button);
   if (message.role === "user") actions.append(signButton("edit", say("edit"), () => on.edit(message)));
   else actions.append(signButton("again", say("again"), () => on.again(message)));
-  if (CUT.includes(message.answer?.reason)) actions.append(signButton("continue", say("continue"), () => on.proceed(message)));
   actions.append(signButton("fork", say("fork"), () => on.fork(message)));
   return actions;
 }

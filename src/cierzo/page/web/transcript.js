@@ -2,7 +2,7 @@
 
 import { ApiError, ask, follow, newId } from "./api.js";
 import { drawMessage, phaseLine, placeBlocks } from "./message.js";
-import { h, note, signButton, trying } from "./ui.js";
+import { arrange, h, note, signButton, trying } from "./ui.js";
 import { say } from "./words.js";
 
 const NEAR = 80; // pixels from the end within which the view follows what is written
@@ -22,6 +22,7 @@ export class Transcript {
     this.opened = 0;
     this.inside = h("div", { class: "inside" });
     this.element = h("section", { id: "transcript", "aria-label": say("transcript"), tabindex: "-1" }, this.inside);
+    this.earlierButton = h("button", { type: "button", class: "earlier", onclick: () => trying(() => this.loadEarlier()) }, say("show_earlier"));
     this.toEnd = signButton("down", say("to_end"), () => this.scrollToEnd(), { id: "to-end", hidden: true });
     this.element.addEventListener("scroll", () => this.scrolled(), { passive: true });
     setInterval(() => this.tick(), TICK);
@@ -77,7 +78,7 @@ export class Transcript {
 
   /** Look whether somebody else, in another tab or program, has gone on here. */
   async look() {
-    if (!this.conversation?.updated || this.inside.querySelector(".editing")) return;
+    if (!this.conversation?.updated) return;
     const turn = this.opened;
     const { conversation } = await ask("GET", `/api/conversations/${this.conversation.id}/branch?limit=1`);
     if (turn === this.opened && conversation.updated !== this.conversation.updated) await this.reload();
@@ -94,7 +95,7 @@ export class Transcript {
       const there = before.get(shown.message.id);
       return known.includes(shown) ? there : drawMessage(shown, this.engine, this.on, there);
     });
-    this.inside.replaceChildren(...(this.earlier ? [this.earlierButton()] : []), ...articles);
+    arrange(this.inside, [...(this.earlier ? [this.earlierButton] : []), ...articles]);
     if (!articles.length) this.drawStart();
     this.followAll();
     if (near) this.scrollToEnd();
@@ -107,9 +108,19 @@ export class Transcript {
     return place > 0 ? this.shown.slice(0, place) : [];
   }
 
+  /** A new chat, or a conversation in which somebody has gone back before its first message. */
   drawStart() {
-    this.inside.replaceChildren(this.page.start());
+    const back = this.conversation?.messages > 0 && h("p", { class: "before-first" }, say("compose_first"), " ",
+      h("button", { type: "button", class: "text-button", onclick: () => this.toNewest() }, say("to_end")));
+    this.inside.replaceChildren(back || this.page.start());
     this.page.shown(this.conversation);
+  }
+
+  async toNewest() {
+    await trying(async () => {
+      const { messages } = await ask("GET", `/api/conversations/${this.conversation.id}`);
+      await this.select(messages.at(-1).id);
+    });
   }
 
   drawRefusal(error, id) {
@@ -119,11 +130,6 @@ export class Transcript {
     this.inside.replaceChildren(h("div", { class: "refusal", role: "alert" }, h("p", {}, words),
       h("button", { type: "button", class: "button", onclick: again[1] }, again[0])));
     this.page.shown(null);
-  }
-
-  earlierButton() {
-    const button = h("button", { type: "button", class: "earlier", onclick: () => trying(() => this.loadEarlier()) }, say("show_earlier"));
-    return button;
   }
 
   async loadEarlier() {
@@ -140,7 +146,7 @@ export class Transcript {
       this.earlier = earlier;
       this.shown.unshift(...messages);
       const articles = messages.map((shown) => drawMessage(shown, this.engine, this.on));
-      this.inside.firstChild.replaceWith(...(earlier ? [this.earlierButton()] : []), ...articles);
+      arrange(this.inside, [...(earlier ? [this.earlierButton] : []), ...articles, ...this.inside.querySelectorAll("article")]);
       this.element.scrollTop = this.element.scrollHeight - fromEnd;
     } finally {
       this.loading = false;
