@@ -86,7 +86,11 @@ class Front:
     def __init__(self, app: ASGIApp, page: Drawn, host: str) -> None:
         self._app = app
         self._names = Names(host)
-        self._html, self._theme = page.html.encode(), page.theme.encode()
+        self._drawn = {
+            "/": (page.html.encode(), "text/html; charset=utf-8"),
+            "/theme.css": (page.theme.encode(), TYPES[".css"]),
+            "/gradio_api/info": (NO_API, "application/json"),
+        }
         self._policy = POLICY.format(scripts=" ".join(page.scripts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,12 +109,8 @@ class Front:
         await response(scope, receive, send)
 
     def _part(self, path: str, headers: Headers) -> Response | None:
-        if path == "/":
-            return _answer(self._html, "text/html; charset=utf-8", ASK_AGAIN, headers)
-        if path == "/theme.css":
-            return _answer(self._theme, TYPES[".css"], ASK_AGAIN, headers)
-        if path == "/gradio_api/info":
-            return _answer(NO_API, "application/json", ASK_AGAIN, headers)
+        if path in self._drawn:
+            return _answer(*self._drawn[path], ASK_AGAIN, headers)
         if path in NAMED:
             return _file(resources.files(__package__) / "web" / NAMED[path], ASK_AGAIN, headers)  # type: ignore[arg-type]
         if ours := OURS.fullmatch(path):
