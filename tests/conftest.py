@@ -38,6 +38,14 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def page_drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The page as Gradio draws it; drawn once for all tests, in a folder of its own."""
+    from cierzo.page import drawn  # noqa: PLC0415 - most tests need no page
+
+    return drawn(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="session")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """mistral-common's own tokenizer for every template."""
     from reference import NAMES, reference  # noqa: PLC0415 - mistral-common takes 0.3 s, and most tests need none

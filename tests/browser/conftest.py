@@ -1,23 +1,19 @@
-"""A real page, served to a real browser: one Chromium for each file, a server for each engine."""
+"""A real page, served to a real browser: one Chromium for each file, a server for each engine, one drawing for all."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from pages import page_served
 from person import Person, Serve, Visit
 from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
-from cierzo.chat import Chat
-from cierzo.engines.base import Engine
-from cierzo.listening import address_of, listen
-from cierzo.page.server import Server
-from cierzo.page.shell import Page as Shell
+from cierzo.page.drawn import Drawn
 
 QUIET = (
     "--no-sandbox",
@@ -55,38 +51,28 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Serve the page over an engine on a free port; give its address."""
+def serve(page_drawn: Drawn) -> Iterator[Serve]:
+    """Serve the page over an engine on a free port, with a home of its own; give its address."""
     with ExitStack() as ends:
-
-        def serving(engine: Engine) -> str:
-            is_open = threading.Event()
-            listening = ends.enter_context(listen("127.0.0.1", 0))
-            server = Server(Shell(Chat(engine)), "127.0.0.1", is_open.set)
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-            thread.start()
-
-            def end() -> None:
-                server.should_exit = True
-                thread.join(20)
-                assert not thread.is_alive(), "the server did not end"
-
-            ends.callback(end)
-            assert is_open.wait(60), "the server did not begin"
-            return address_of("127.0.0.1", listening.getsockname()[1])
-
-        yield serving
+        yield lambda engine, **chosen: ends.enter_context(page_served(page_drawn, engine, **chosen))
 
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
-    """Open an address as somebody new: ``visit(address, locale="es-ES", …)`` takes what a browser context takes."""
+    """Open an address as somebody new: ``visit(address, locale="es-ES", …)`` takes what a browser context takes.
+
+    However the test ends, the page must have met no error, asked no other host for anything, and left Gradio's queue
+    alone.
+    """
+    people: list[Person] = []
     with ExitStack() as ends:
 
-        def visiting(address: str, **options: Any) -> Person:
+        def visiting(address: str, *, path: str = "/", **options: Any) -> Person:
             context = browser.new_context(**{"locale": "en-US", **options})
             ends.callback(context.close)
             context.set_default_timeout(30_000)
-            return Person(context.new_page(), address)
+            people.append(Person(context, address))
+            return people[-1].open(path)
 
         yield visiting
+    assert [person.harm() for person in people] == [[]] * len(people)

@@ -2,81 +2,101 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
-import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
 
-from cierzo.engines.base import Engine
-
-GRADIO_USES_OLD_PANDAS = pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword is deprecated)")
-"""For every test that lets Gradio's queue finish an event: it then asks pandas for what pandas deprecates."""
-
-RECORD = """() => {
-    window.seen = [];
-    const look = () => {
-        const text = [...document.querySelectorAll('[data-testid=bot]')].pop()?.innerText.trim() ?? '';
-        if (text && window.seen.at(-1) !== text) window.seen.push(text);
-    };
-    new MutationObserver(look).observe(document.body, {subtree: true, childList: true, characterData: true});
-}"""
-"""Remembers every text that the last answer has had."""
+INLINE = ("data", "blob", "about")
+"""Schemes of addresses that lead nowhere."""
 
 
 class Person:
-    """Somebody at the page.
+    """Somebody at the page: one browser of their own, with one tab or more.
 
     Attributes:
-        page: The browser's page, for what is not here.
-        abroad: Addresses elsewhere that it asked for.
-        complaints: What the browser's console called an error.
+        page: The first tab, for what is not here.
+        address: Where the page is, such as ``http://127.0.0.1:41234``.
+        errors: Errors that no one caught, and what the console called an error, in any tab.
+        foreign: Addresses on other hosts that were asked for.
+        queue_calls: Addresses of Gradio's queue that were asked for.
+        dialogs: What the browser's own dialogs said; each is dismissed.
     """
 
-    def __init__(self, page: Page, address: str) -> None:
-        self.page = page
-        self.abroad: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", lambda sent: None if self._near(sent.url, address) else self.abroad.append(sent.url))
-        page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.goto(address)
-        self.examples = page.locator("#conversation .example")
-        expect(self.examples).to_have_count(4, timeout=60_000)
-        page.evaluate(RECORD)
-        self.box = page.locator("#box textarea")
-        self.questions = page.get_by_test_id("user")
-        self.answers = page.get_by_test_id("bot")
-        self.status = page.locator("#status")
-        self.stop = page.locator("#box .stop-button")
+    def __init__(self, context: BrowserContext, address: str) -> None:
+        self.context, self.address = context, address
+        self.errors: list[str] = []
+        self.foreign: list[str] = []
+        self.queue_calls: list[str] = []
+        self.dialogs: list[str] = []
+        self._pardoned: list[str] = []
+        context.on("request", self._asked)
+        context.on("console", self._said)
+        context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        context.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
+        self.page = context.new_page()
 
-    @staticmethod
-    def _near(url: str, address: str) -> bool:
-        return url.startswith((f"{address}/", "data:", "blob:"))
+    def open(self, path: str = "/", page: Page | None = None) -> Person:
+        """Open an address of the page and wait until Gradio has drawn it."""
+        page = page or self.page
+        page.goto(self.address + path)
+        page.locator("#talk").wait_for(state="attached", timeout=60_000)
+        return self
 
-    def say(self, text: str) -> None:
+    def tab(self, path: str = "/") -> Page:
+        """Open another tab of the same browser, and return it."""
+        page = self.context.new_page()
+        self.open(path, page)
+        return page
+
+    def see(self, what: str | Locator, text: str | re.Pattern[str] | None = None, seconds: float = 20) -> Locator:
+        """Wait until something is seen, holding that text if one is given; return it."""
+        found = self.page.locator(what) if isinstance(what, str) else what
+        if text is None:
+            expect(found).to_be_visible(timeout=seconds * 1000)
+        else:
+            expect(found).to_contain_text(text, timeout=seconds * 1000)
+        return found
+
+    @property
+    def box(self) -> Locator:
+        """Where people write."""
+        return self.page.locator("textarea#box")
+
+    def type(self, text: str) -> None:
+        """Write something without sending it."""
         self.box.fill(text)
+
+    def send(self, text: str) -> None:
+        """Write something and send it."""
+        self.type(text)
         self.box.press("Enter")
 
-    def ask(self, text: str) -> str:
-        """Send it, wait for the whole answer and return it."""
-        before = self.answers.count()
-        self.say(text)
-        expect(self.answers).to_have_count(before + 1, timeout=60_000)
-        self.rest()
-        return self.answers.last.inner_text().strip()
+    def pardon(self, *patterns: str) -> None:
+        """Say which errors this test provokes: those in whose text a pattern is found are not held against the page."""
+        self._pardoned += patterns
 
-    def rest(self) -> None:
-        """Wait until nothing is being written: the button sends again."""
-        expect(self.page.locator("#box .submit-button")).to_be_visible(timeout=60_000)
+    def harm(self) -> list[str]:
+        """Return everything that no visit may end with."""
+        errors = [error for error in self.errors if not any(re.search(known, error) for known in self._pardoned)]
+        foreign = [f"asked another host: {url}" for url in self.foreign]
+        return [*errors, *foreign, *[f"asked Gradio's queue: {url}" for url in self.queue_calls]]
 
-    def seen(self) -> list[str]:
-        """Every text that the last answer has had on the page, oldest first."""
-        texts: list[str] = self.page.evaluate("window.seen")
-        return texts
+    def _asked(self, request: Request) -> None:
+        place = urlsplit(request.url)
+        if place.scheme not in INLINE and f"{place.scheme}://{place.netloc}" != self.address:
+            self.foreign.append(request.url)
+        if place.path.startswith("/gradio_api/queue"):
+            self.queue_calls.append(request.url)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
 
 
-Serve = Callable[[Engine], str]
-"""Serves the page over an engine on a free port and gives its address."""
+Serve = Callable[..., str]
+"""Serves the page over an engine on a free port and gives its address; takes settings, such as ``grace``."""
 
 Visit = Callable[..., Person]
-"""Opens an address as somebody new; takes what a browser context takes, such as ``locale``."""
+"""Opens an address as somebody new; takes what a browser context takes, such as ``locale``, and ``path``."""

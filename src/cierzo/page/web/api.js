@@ -1,9 +1,9 @@
 // The server's API: requests, and answers that are followed while they are written. See docs/api.md.
 
-import { say } from "./words.js";
+import { say, Told } from "./words.js";
 
 /** A request that the server refused, or that did not reach it (status 0). Its message is for people. */
-export class ApiError extends Error {
+export class ApiError extends Told {
   constructor(message, status, type = "") {
     super(message);
     this.status = status;

@@ -1,1 +1,189 @@
-document.querySelector("title");
+// Puts the page together: Gradio has drawn two bars around an empty middle, and this fills all three.
+
+import { ApiError, ask, newId } from "./api.js";
+import { Composer } from "./composer.js";
+import { mountList } from "./list.js";
+import { nameOf } from "./message.js";
+import { markEngine, parameters, setSystem } from "./settings.js";
+import { showKeys, showOffer } from "./start.js";
+import { Transcript } from "./transcript.js";
+import { h, note, signButton } from "./ui.js";
+import { say, Told } from "./words.js";
+
+const LOOK_EVERY = 4000; // milliseconds between two looks at what other tabs and programs have changed
+
+class Page {
+  constructor(talk, list) {
+    this.engine = null;
+    this.pending = null; // a message of which nobody knows yet whether it was stored
+    this.transcript = new Transcript(this);
+    this.composer = new Composer({
+      send: (text) => this.submit(text),
+      stop: () => this.transcript.stop(),
+      editLast: () => this.transcript.editLast(),
+    });
+    this.title = h("h1", { id: "title" });
+    this.model = h("button", { type: "button", id: "model", hidden: true, onclick: () => showOffer(this.engine) });
+    this.offline = h("p", { id: "offline", role: "alert", hidden: true }, say("offline"));
+    this.announcer = h("p", { id: "announcer", class: "unseen", role: "status" });
+    talk.replaceChildren(
+      h("header", { id: "bar" }, this.title, this.model, signButton("keys", say("keys"), showKeys, { id: "keys" })),
+      this.transcript.element, this.transcript.toEnd, this.offline, this.composer.element, this.announcer);
+    this.list = mountList(list, { open: (id) => this.open(id) });
+    addEventListener("popstate", () => this.open(idInAddress(), { remember: false }));
+    addEventListener("keydown", (event) => this.pressed(event));
+    setInterval(() => this.look(), LOOK_EVERY);
+    document.addEventListener("visibilitychange", () => this.look());
+    addEventListener("online", () => this.look());
+  }
+
+  async begin() {
+    const opening = this.open(idInAddress(), { remember: false });
+    this.engine = await ask("GET", "/api/engine").catch(() => null);
+    if (this.engine) {
+      this.transcript.engine = this.engine;
+      this.model.textContent = nameOf(this.engine.model);
+      this.model.hidden = false;
+      markEngine(this.engine);
+    }
+    await opening;
+    if (!this.transcript.shown.length && !this.transcript.conversation) this.transcript.drawStart();
+    document.documentElement.dataset.ready = "";
+  }
+
+  /** Show a conversation, or with null a new chat, and put it into the address. */
+  async open(id, { remember = true } = {}) {
+    if (remember && id !== idInAddress()) history.pushState(null, "", id ? `/?c=${encodeURIComponent(id)}` : "/");
+    this.composer.turnTo(id);
+    this.list.select(id);
+    document.body.classList.remove("bars-open");
+    await this.transcript.open(id);
+    setSystem(id ? this.transcript.system : null);
+    this.composer.focus();
+  }
+
+  /** The transcript calls it when it shows another conversation, or another state of this one. */
+  shown(conversation) {
+    const title = conversation?.title || "";
+    this.title.textContent = title || say("new_chat");
+    document.title = title ? `${title} · Cierzo` : "Cierzo";
+  }
+
+  start() {
+    const notice = this.noticeWords();
+    const examples = [1, 2, 3, 4].map((place) => say(`example_${place}`));
+    const offers = this.engine?.model === "cierzo-demo";
+    return h("div", { class: "start" },
+      h("img", { src: "/cierzo/icon.svg", alt: "", width: "56", height: "56" }),
+      h("h2", {}, say("greeting")),
+      h("div", { class: "examples" }, ...examples.map((text) =>
+        h("button", { type: "button", class: "example", onclick: () => this.submit(text) }, text))),
+      notice && h("p", { class: "notice" }, notice, " ",
+        offers && h("button", { type: "button", class: "text-button", onclick: () => showOffer(this.engine) }, say("offer"))));
+  }
+
+  noticeWords() {
+    if (this.engine?.engine === "scripted") return say("notice_scripted");
+    return this.engine?.model === "cierzo-demo" ? say("notice_demo", { model: nameOf(this.engine.model) }) : "";
+  }
+
+  parameters() {
+    return parameters();
+  }
+
+  /** Send what was typed at the end of the branch. Gives whether it was stored; a refusal is told, and nothing is lost. */
+  async submit(text) {
+    const conversation = this.transcript.conversation?.id ?? null;
+    const again = this.pending?.text === text && this.pending.conversation === conversation;
+    this.pending = again ? this.pending : { text, conversation, clientId: newId(), newConversation: newId() };
+    try {
+      await this.send(text, { parent: this.transcript.head?.id ?? null, clientId: this.pending.clientId });
+      this.pending = null;
+      return true;
+    } catch (error) {
+      if (!(error instanceof Told)) throw error;
+      const unsure = error instanceof ApiError && error.status === 0;
+      if (!unsure) await this.forgetPending(conversation);
+      this.composer.giveBack(text);
+      note(unsure ? say("offline_send") : error.message, [say("retry"), () => this.composer.submit()], { failed: true });
+      return false;
+    }
+  }
+
+  /** A question was refused: the conversation that was made for it is not to stay behind, empty. */
+  async forgetPending(conversation) {
+    const { newConversation } = this.pending;
+    this.pending = null;
+    if (!conversation) await ask("DELETE", `/api/conversations/${newConversation}`).catch(() => {});
+  }
+
+  /** Store a question after `parent` and begin its answer. */
+  async send(text, { parent, clientId }) {
+    const { sampling, system } = parameters();
+    let { conversation } = this.transcript;
+    if (!conversation) conversation = await ask("POST", "/api/conversations", { id: this.pending.newConversation });
+    const body = { text, parent, client_id: clientId, sampling };
+    if (system !== this.transcript.system) body.system = system;
+    await ask("POST", `/api/conversations/${conversation.id}/messages`, body);
+    if (this.transcript.conversation) await this.transcript.reload({ toEnd: true });
+    else await this.open(conversation.id);
+    this.changed();
+  }
+
+  answering(is) {
+    this.composer.answering(is);
+  }
+
+  /** Say it to those who hear the page. */
+  announce(sentence) {
+    this.announcer.textContent = sentence;
+  }
+
+  changed() {
+    this.list.refresh().catch(() => {}); // it is read again in a few seconds anyway
+  }
+
+  async look() {
+    if (document.hidden) return;
+    try {
+      await Promise.all([this.transcript.look(), this.list.refresh()]);
+      this.offline.hidden = true;
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.offline.hidden = error.status !== 0;
+    }
+  }
+
+  pressed(event) {
+    const command = event.ctrlKey || event.metaKey;
+    const key = event.key.toLowerCase();
+    const typing = event.target.matches?.("input, textarea, select, [contenteditable]");
+    const open = document.querySelector("dialog[open], .menu:popover-open");
+    let act = null;
+    if (command && key === "k") act = () => this.list.focusSearch();
+    else if (command && event.shiftKey && key === "o") act = () => this.open(null);
+    else if (key === "escape" && !open && this.transcript.answering) act = () => this.transcript.stop();
+    else if (key === "?" && !typing && !open) act = showKeys;
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+}
+
+function idInAddress() {
+  return new URLSearchParams(location.search).get("c");
+}
+
+/** Gradio draws in its own time: wait for a part of its page. */
+function drawn(selector) {
+  return new Promise((resolve) => {
+    const look = () => document.querySelector(selector);
+    if (look()) return resolve(look());
+    const watch = new MutationObserver(() => look() && (watch.disconnect(), resolve(look())));
+    watch.observe(document.body, { childList: true, subtree: true });
+    return undefined;
+  });
+}
+
+const page = new Page(await drawn("#talk"), await drawn("#conversations"));
+await page.begin();

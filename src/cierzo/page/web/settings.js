@@ -4,7 +4,7 @@
 // clamping), what is sent is what is seen. What is kept for the next visit is put back by early.js. It knows no chats.
 
 import { h, kept, note, sign, signButton } from "./ui.js";
-import { number, say } from "./words.js";
+import { number, say, Told } from "./words.js";
 
 const NUMBERS = ["temperature", "max_new_tokens", "top_p", "repetition_penalty", "top_k", "min_p"];
 const WHOLE = new Set(["max_new_tokens", "top_k"]);
@@ -70,7 +70,7 @@ function putAll(preset) {
 function seedOf(text) {
   const seed = text.trim();
   if (seed === "") return undefined;
-  if (!/^\d+$/.test(seed) || Number(seed) > MOST.seed) throw new Error(say("seed_wrong"));
+  if (!/^\d+$/.test(seed) || Number(seed) > MOST.seed) throw new Told(say("seed_wrong"));
   return Number(seed);
 }
 
@@ -81,7 +81,7 @@ function stopsOf(text) {
   const stops = text.split("\n").filter((line) => line.trim() !== "")
     .map((line) => line.replace(/\\[nt\\]/g, (pair) => ESCAPED[pair]));
   if (stops.length > MOST.stops || stops.some((stop) => [...stop].length > MOST.stopLength)) {
-    throw new Error(say("stop_many", { most: MOST.stops, longest: MOST.stopLength }));
+    throw new Told(say("stop_many", { most: MOST.stops, longest: MOST.stopLength }));
   }
   return stops;
 }
@@ -90,7 +90,7 @@ function stopsOf(text) {
  * What the next answer is made with, as the API wants it.
  *
  * @returns {{sampling: object, system: string}}
- * @throws {Error} The seed or the stop strings cannot be used. Its message is for people; the field is shown.
+ * @throws {Told} The seed or the stop strings cannot be used. The field that is meant is shown.
  */
 export function parameters() {
   const { seed, stop, system, ...sampling } = values();
@@ -286,7 +286,7 @@ function drawn() {
   readyBar("side", "list", say("toggle_list"));
   readyBar("settings", "settings", say("toggle_settings"));
   bar.querySelector(".sidebar-content").before(h("h2", { id: "settings-title" }, say("toggle_settings")));
-  matchMedia(NARROW).addEventListener("change", ({ matches }) => matches && closeBars());
+  matchMedia(NARROW).addEventListener("change", closeBars);
   foldable();
   drawPresets();
   if (systemAsked !== undefined) put("system", systemAsked);
@@ -328,7 +328,10 @@ function readyBar(id, picture, words) {
   tell();
 }
 
-function closeBars() {
+/** Give the page back to the conversation, where a bar lies over it. */
+export function closeBars() {
+  if (!matchMedia(NARROW).matches) return;
+
   for (const button of document.querySelectorAll(".sidebar.open > .toggle-button")) button.click();
 }
 

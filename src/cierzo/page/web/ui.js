@@ -1,6 +1,6 @@
 // Small parts of which the page is made: elements, buttons with signs, menus, notes with an undo, dialogs.
 
-import { say } from "./words.js";
+import { say, Told } from "./words.js";
 
 /** Make an element: `h("p", {class: "quiet", onclick: f}, "text", child)`. Text is text, never HTML. */
 export function h(name, attributes = {}, ...children) {
@@ -116,10 +116,19 @@ export async function trying(act) {
   try {
     return await act();
   } catch (error) {
-    if (!(error instanceof Error) || error.status === undefined) throw error;
+    if (!(error instanceof Told)) throw error;
     note(error.message, [say("retry"), () => trying(act)], { failed: true });
     return undefined;
   }
+}
+
+/** Make these the children, in this order. What stands where it should is not touched: it keeps its focus. */
+export function arrange(parent, children) {
+  const wanted = new Set(children);
+  for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
+  children.forEach((child, place) => {
+    if (parent.children[place] !== child) parent.insertBefore(child, parent.children[place] ?? null);
+  });
 }
 
 /** Open a dialog with a title; Escape and its button close it. */

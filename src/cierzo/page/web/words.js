@@ -2,6 +2,9 @@
 
 const all = window.gradio_config.i18n_translations;
 
+/** An error whose message is for people: it is shown as it is. */
+export class Told extends Error {}
+
 /** "es", "en" or "fr". */
 export const language = document.documentElement.lang;
 
