@@ -65,7 +65,13 @@
     value: function (...source) {
       const name = /cierzo:(\w+)/.exec(source.at(-1))?.[1];
       if (!name) throw new EvalError("this page runs no text as a program");
-      return () => async (...values) => (await import("/cierzo/settings.js")).events[name](...values);
+      return () => async (...values) => {
+        try {
+          return await (await import("/cierzo/settings.js")).events[name](...values);
+        } catch (error) {
+          return reportError(error); // Gradio would say nothing
+        }
+      };
     },
   });
 })();

@@ -8,8 +8,8 @@ import { number, say, Told } from "./words.js";
 
 const NUMBERS = ["temperature", "max_new_tokens", "top_p", "repetition_penalty", "top_k", "min_p"];
 const WHOLE = new Set(["max_new_tokens", "top_k"]);
-const FOLDED = ["top_k", "min_p", "seed", "stop"];
-const NAMES = [...NUMBERS, "seed", "stop", "system"];
+const FOLDED = ["top_k", "min_p", "seed", "stop_strings"];
+const NAMES = [...NUMBERS, "seed", "stop_strings", "system"];
 
 /** As in cierzo.messages: what an engine is never asked beyond. */
 const MOST = { seed: 2 ** 32 - 2, stops: 16, stopLength: 256 };
@@ -93,9 +93,9 @@ function stopsOf(text) {
  * @throws {Told} The seed or the stop strings cannot be used. The field that is meant is shown.
  */
 export function parameters() {
-  const { seed, stop, system, ...sampling } = values();
+  const { seed, stop_strings: stops, system, ...sampling } = values();
   try {
-    const [chosen, ends] = [seedOf(seed), stopsOf(stop)];
+    const [chosen, ends] = [seedOf(seed), stopsOf(stops)];
     if (chosen !== undefined) sampling.seed = chosen;
     if (ends.length) sampling.stop = ends;
   } catch (wrong) {
@@ -126,10 +126,9 @@ function changed() {
   if (systemIsOwn) kept.set("system", system);
   for (const name of NUMBERS) document.getElementById(name).classList.toggle("usual", now[name] === usual[name]);
   complain("seed", () => seedOf(now.seed));
-  complain("stop", () => stopsOf(now.stop));
+  complain("stop_strings", () => stopsOf(now.stop_strings));
   document.querySelector("#more-head .folded").textContent = FOLDED.filter((name) => now[name] !== usual[name])
-    .map((name) => (name === "stop" ? say("stop_strings") : `${say(name)} ${name === "seed" ? now.seed : inWords(now[name])}`))
-    .join(" · ");
+    .map((name) => `${say(name)} ${inWords(now[name])}`).join(" · ");
   markPreset();
 }
 
@@ -202,7 +201,7 @@ function pill(words, preset) {
   return button;
 }
 
-const inWords = (value) => number(value, String(value).split(".")[1]?.length);
+const inWords = (value) => (typeof value === "number" ? number(value, String(value).split(".")[1]?.length) : value);
 
 /** Show which presets the controls agree with, if any. */
 function markPreset() {
@@ -256,7 +255,7 @@ export function markEngine(engine) {
   engineInUse = engine;
   if (!ready) return;
   for (const name of NAMES.filter((each) => each !== "system")) {
-    const heeded = engine.honours.includes(name);
+    const heeded = engine.honours.includes(name === "stop_strings" ? "stop" : name);
     document.getElementById(name).classList.toggle("unheeded", !heeded);
     document.getElementById(`${name}-unheeded`).textContent = heeded ? "" : say("unhonoured", { engine: engine.engine });
   }
@@ -264,6 +263,7 @@ export function markEngine(engine) {
 
 /** Gradio and our words choose their language when the page begins, so it begins again. */
 function speak(language) {
+  if (language === (kept.get("language") ?? "")) return;
   kept.set("language", language);
   location.reload();
 }
@@ -277,7 +277,6 @@ function dress(look) {
 
 /** Gradio has drawn everything: what it says in English only, or not at all, is said here. */
 function drawn() {
-  ready = true;
   for (const name of NAMES) describe(name);
   const bar = document.getElementById("settings");
   bar.addEventListener("input", keepEmptyFromGradio, true);
@@ -289,6 +288,7 @@ function drawn() {
   matchMedia(NARROW).addEventListener("change", closeBars);
   foldable();
   drawPresets();
+  ready = true;
   if (systemAsked !== undefined) put("system", systemAsked);
   if (engineInUse) markEngine(engineInUse);
   changed();
