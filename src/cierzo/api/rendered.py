@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from cierzo.api.work import Work
     from cierzo.messages import StreamEvent
-    from cierzo.store import StoredMessage, Tree
+    from cierzo.store import Branch
 
 MOST = 100
 EVERY = 0.05
@@ -60,8 +60,10 @@ def router(work: Work) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MOST)] = 30,
     ) -> Response:
         """Give the last messages of the branch in use, or of the one that ends with `through`, as HTML."""
-        tree = await work.service.store.conversations.open(conversation, owner=OWNER)
-        return json_response(await asyncio.to_thread(_branch, tree, through, before, limit))
+        found = await work.service.store.branches.read(
+            conversation, owner=OWNER, through=through, before=before, limit=limit
+        )
+        return json_response(await asyncio.to_thread(_shown, found))
 
     @api.get(
         "/replies/{reply}/html",
@@ -87,27 +89,16 @@ def router(work: Work) -> APIRouter:
     return api
 
 
-def _branch(tree: Tree, through: str | None, before: str | None, limit: int) -> dict[str, Any]:
-    path = tree.path(through)
-    if through is not None and not path:
-        raise NotFound(f"there is no message {through[:40]!r} in this conversation: read it again")
-    ids = [message.id for message in path]
-    if before is not None and before not in ids:
-        raise NotFound(f"the message {before[:40]!r} is not on this branch: read it again")
-    end = ids.index(before) if before is not None else len(path)
-    start = max(0, end - limit)
-    siblings: dict[str | None, list[StoredMessage]] = {}
-    for message in tree.messages:
-        siblings.setdefault(message.parent, []).append(message)
+def _shown(branch: Branch) -> dict[str, Any]:
     messages = [
         {
-            "message": message,
-            "html": render(message.text, breaks=message.role != "assistant"),
-            "siblings": [each.id for each in sorted(siblings[message.parent], key=lambda m: m.position)],
+            "message": place.message,
+            "html": render(place.message.text, breaks=place.message.role != "assistant"),
+            "siblings": place.siblings,
         }
-        for message in path[start:end]
+        for place in branch.places
     ]
-    return {"conversation": shown(tree.conversation), "messages": messages, "earlier": start > 0}
+    return {"conversation": shown(branch.conversation), "messages": messages, "earlier": branch.earlier}
 
 
 async def _updates(work: Work, reply: str) -> AsyncGenerator[bytes, None]:
