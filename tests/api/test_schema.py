@@ -46,6 +46,7 @@ OURS = {
     "/api/replies/{reply}/stop": ("post",),
     "/api/replies/{reply}/continue": ("post",),
     "/api/engine": ("get",),
+    "/api/models": ("get",),
     "/api/search": ("get",),
     "/api/export": ("get",),
     "/api/import": ("post",),

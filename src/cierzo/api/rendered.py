@@ -16,13 +16,15 @@ from fastapi import APIRouter, Query, Response
 from cierzo.api import rendered_types as types
 from cierzo.api.conversations import OWNER, shown
 from cierzo.api.conversations_types import Id
+from cierzo.api.gate import MOST_BODY, MOST_FILE
 from cierzo.api.replies import OPENING, described_events, name_of
 from cierzo.api.wire import EventStream, dumps, json_response, routes_worded
 from cierzo.api.wording import ERRORS, refusal
 from cierzo.errors import CierzoError, EngineDied, NotFound
-from cierzo.messages import Token
+from cierzo.messages import MAX_ALTERNATIVES, MAX_STOP_LENGTH, MAX_STOPS, MAX_TEXT, Token
 from cierzo.rendering import Growing, render
 from cierzo.replies import End
+from cierzo.store.records import MAX_TITLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -37,6 +39,16 @@ EVERY = 0.05
 
 SHARE = 10
 """An update that took long to make is followed by a pause so many times as long: other answers want the processor."""
+
+LIMITS = {
+    "text": MAX_TEXT,
+    "title": MAX_TITLE,
+    "stops": MAX_STOPS,
+    "stop_length": MAX_STOP_LENGTH,
+    "alternatives": MAX_ALTERNATIVES,
+    "request": MOST_BODY,
+    "file": MOST_FILE,
+}
 
 LONG = 5_000
 """Characters of a block that are read beside the event loop."""
@@ -80,11 +92,12 @@ def router(work: Work) -> APIRouter:
 
     @api.get("/engine", response_model=types.EngineInfo, summary="What answers")
     async def engine() -> Response:
-        """Say which model answers, on which engine, and what it honours."""
+        """Say which model answers, on which engine, what it honours, and how much may be sent."""
         info = work.chat.engine.describe()
-        names = ("engine", "model", "context", "template", "where")
+        names = ("engine", "model", "context", "template", "slots", "where")
         said: dict[str, Any] = {name: getattr(info, name) for name in names}
-        return json_response({**said, "honours": sorted(info.honours), "details": sorted(info.details)})
+        said |= {"honours": sorted(info.honours), "details": sorted(info.details), "limits": LIMITS}
+        return json_response(said)
 
     return api
 
