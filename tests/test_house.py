@@ -25,6 +25,7 @@ FLOORS = {
     "settings": 1,
     "telemetry": 2,
     "gguf_header": 1,
+    "machine": 0,
     "downloads": 1,
     "templates": 1,
     "formulas": 1,
