@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from following import Follower, begin
-from serving import Pace, asking, slotted, until
+from pace import Pace
+from serving import asking, slotted, until
 
 from cierzo.engines.script import Reply, Wait
 from cierzo.engines.scripted import Scripted
