@@ -147,6 +147,8 @@ def test_a_reset_goes_back_to_the_notebook_whatever_was_remembered(address: str,
 
 def test_what_cannot_be_a_seed_or_a_stop_string_is_said_at_once(address: str, visit: Visit) -> None:
     here = Settings(visit(address, viewport=WIDE))
+    here.person.send("hola")
+    here.page.wait_for_url("**/?c=*")
     here.unfold()
     seed, stop = here.text("seed"), here.text("stop_strings")
     for wrong in ("-1", "1.5", "4294967295", "seven", "1e3", "0x10", "٣"):
@@ -155,9 +157,9 @@ def test_what_cannot_be_a_seed_or_a_stop_string_is_said_at_once(address: str, vi
         expect(seed).to_have_attribute("aria-invalid", "true")
         assert here.sent() == {"refused": WORDS["seed_wrong"]}
     here.page.locator("#more-head button").click()
-    here.person.send("hola")
+    here.person.send("otra vez")
     here.person.see(".note", WORDS["seed_wrong"])
-    expect(here.person.box).to_have_value("hola")
+    expect(here.person.box).to_have_value("otra vez")
     expect(seed).to_be_visible()  # the field that is meant is shown
     seed.fill("0")
     expect(here.page.locator("#seed-wrong")).to_be_empty()
@@ -240,9 +242,10 @@ def test_everything_is_remembered_and_what_is_not_ours_is_not_believed(address: 
         here.slider(name).press("ArrowRight")
     here.text("seed").fill("7")
     here.text("stop_strings").fill("END")
+    expect(here.page.locator("#more-head .folded")).to_contain_text("Seed 7")
     here.text("system").fill("Be brief.")
     before = here.sent()
-    expect(here.page.locator("#more-head .folded")).to_contain_text("Seed 7")
+    here.page.wait_for_function("localStorage.getItem('cierzo.system') === 'Be brief.'")
     here.reload()
     assert here.sent() == before
     expect(here.text("seed")).to_be_visible()  # it was unfolded

@@ -1,7 +1,7 @@
 """What Gradio draws: the two side bars, the sliders and the pickers around an empty middle.
 
 Everything on it happens in the browser: an event names a function of ``web/settings.js`` (see ``web/early.js``), none
-has one in Python, so nothing ever passes through Gradio's queue. It is run once, as a program: see `cierzo.page.drawn`.
+has one in Python, so nothing ever passes through Gradio's queue. It is run once, as a program: `cierzo.page.drawn`.
 """
 
 from __future__ import annotations
