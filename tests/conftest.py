@@ -38,11 +38,22 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def page_drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The page as Gradio draws it; drawn once for all tests, in a folder of its own."""
+def page_kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the page as Gradio draws it; drawn once for all tests."""
     from cierzo.page import drawn  # noqa: PLC0415 - most tests need no page
 
-    return drawn(tmp_path_factory.mktemp("drawn"))
+    home = tmp_path_factory.mktemp("drawn")
+    drawn(home)
+    (kept,) = (home / "cache").iterdir()
+    return kept
+
+
+@pytest.fixture(scope="session")
+def page_drawn(page_kept: Path) -> Any:
+    """The page as Gradio draws it."""
+    from cierzo.page import drawn  # noqa: PLC0415 - the same
+
+    return drawn(page_kept.parent.parent)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,10 @@ import pytest
 from conversations import WIDE, says
 from reference import LOOKALIKES, some_dialogue
 
+from cierzo import prompt as prompts
 from cierzo.errors import BadText, PromptTooLong
 from cierzo.messages import MAX_TEXT, Message
+from cierzo.pieces import Memory
 from cierzo.prompt import build, raw
 from cierzo.templates import Codec
 
@@ -63,6 +65,7 @@ def test_the_reserve_gives_way_before_the_last_question() -> None:
 
 
 def count_encodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(prompts, "REMEMBERED", Memory())  # so that what other tests said does not count
     seen: list[str] = []
     for method in ("user", "system", "assistant"):
         original = getattr(Codec, method)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 DEMO = "cierzo-demo"
 
+WINDOW = 4096
+"""Tokens of window for which the memory of a model is told; a longer one takes more."""
+
 V1_WINDOW = 8192
 """Tokens of window for Mistral 7B v0.1: llama.cpp does not apply the sliding window that it was trained with, and
 beyond this it writes nonsense (llama.cpp issues 3371 and 3867)."""
@@ -188,13 +191,13 @@ def find(name_or_path: str | Path, home: Path) -> Model:
     raise UnknownModel(f"there is no model {name!r:.200}: {advice}")
 
 
-def memory_needed(model: Model, context: int) -> int:
+def memory_needed(model: Model, context: int = WINDOW) -> int:
     """Return about how many bytes of memory a model takes while it answers.
 
-    The weights, the KV cache of a window of ``context`` tokens at 16 bits, and what llama.cpp computes in. Weights
-    lie in the page cache, so a machine that is a little short is slow and does not fail.
+    The weights, the KV cache of a window of ``context`` tokens (at most the model's own) at 16 bits, and what
+    llama.cpp computes in. Weights lie in the page cache, so a machine that is a little short is slow and does not fail.
     """
-    return model.size + context * model.kv_bytes + _COMPUTE + model.size // 20
+    return model.size + min(context, model.context) * model.kv_bytes + _COMPUTE + model.size // 20
 
 
 def pull(model: Model, home: Path, progress: Callable[[int, int], None] | None = None) -> Model:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import errno
 import io
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cierzo.errors import DownloadFailed
+from cierzo.machine import free_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +24,13 @@ _PATIENCE = 10.0
 
 _PACE = 0.1
 """Seconds between two reports of progress."""
+
+
+def folder() -> Path:
+    """Return the folder of the hub's cache, into which files are fetched. It may not be there yet."""
+    from huggingface_hub import constants  # noqa: PLC0415 - 0.2 s that most commands need not pay
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def cached(repo: str, file: str) -> Path | None:
@@ -51,7 +58,7 @@ def download(repo: str, file: str, size: int, progress: Callable[[int, int], Non
     import httpx2  # noqa: PLC0415 - huggingface_hub's own client, whose errors it lets through
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_download, hf_hub_url  # noqa: PLC0415
 
-    cache = Path(constants.HF_HUB_CACHE)
+    cache = folder()
     page = f"{constants.ENDPOINT}/{repo}"
     try:
         # Asked first, and once: hf_hub_download tries for 23 seconds before it says that there is no network.
@@ -76,8 +83,7 @@ def download(repo: str, file: str, size: int, progress: Callable[[int, int], Non
 
 
 def _check_room(cache: Path, size: int, file: str) -> None:
-    folder = next((folder for folder in (cache, *cache.parents) if folder.is_dir()), cache)
-    free = shutil.disk_usage(folder).free
+    free = free_disk(cache)
     if free < size:
         raise DownloadFailed(
             f"{file} was not downloaded: it takes {size / 1e9:.1f} GB and {cache} has {free / 1e9:.1f} GB free: "

@@ -10,12 +10,13 @@ import re
 from bisect import bisect_left
 from codecs import getincrementaldecoder
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import accumulate, groupby
+from functools import cache, partial
+from itertools import accumulate, chain, groupby
 from typing import TYPE_CHECKING, Literal
 
 from cierzo.errors import BadText, PromptTooLong
 from cierzo.messages import Message, Piece, Prompt, Role, check_text
+from cierzo.pieces import REMEMBERED, Segment, plain
 from cierzo.templates import TEMPLATES, Codec, Template, codec, template
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ _named = template  # the functions below call their argument `template`
 
 Placement = Literal["first", "official"]
 Consecutive = Literal["merge", "separate"]
-
-Segment = tuple[Role, "Sequence[int]"]
 
 _BETWEEN = "\n\n"
 """What Mistral puts between texts that share one place."""
@@ -127,8 +126,8 @@ def raw(text: str, template: str | Template, *, context: int | None = None) -> P
     at = len(text) - len(stripped) if stripped.startswith(known.controls[bos]) else 0
     marks = [mark for mark in _CONTROL.finditer(text) if mark[0] in control_ids]
     for start, end, name in [*((*mark.span(), mark[0]) for mark in marks), (len(text), len(text), "")]:
-        if plain := text[at:start].removeprefix(" " if known.template.leading_space else ""):
-            pieces.append(_text(known, known.encode(plain)))
+        if between := text[at:start].removeprefix(" " if known.template.leading_space else ""):
+            pieces.append(plain(known, known.encode(between)))
         if name and control_ids[name] != bos:
             pieces.append(Piece(name, (control_ids[name],), control=True))
         at = end
@@ -157,7 +156,7 @@ def of_ids(ids: Sequence[int], template: str | Template, *, context: int | None 
             raise BadText(f"there is no token {token}: the vocabulary has 0 to {known.template.vocabulary - 1}")
     if context is not None and len(ids) > context - 1:
         raise PromptTooLong(len(ids), context - 1)
-    pieces = tuple(_pieces(known, "system", tuple(ids)))
+    pieces = Segment(known, "system", tuple(ids)).pieces
     return Prompt(pieces, "raw", leading_space=known.template.leading_space and _asks(known, pieces[-1]))
 
 
@@ -249,18 +248,16 @@ class _Conversation:
         self.continues = self.messages[-1].role == "assistant"
         self.turns = list(accumulate(int(message.role == "user") for message in self.messages))
         self.systems = [at for at, message in enumerate(self.messages) if message.role == "system"]
-        self.encode_user: Callable[[str], list[int]] = cache(known.user)
-        self.encode_system: Callable[[str], list[int]] = cache(known.system)
-        self.encode_answer = cache(self._encode_answer)
+        self.said: Callable[[Role, str, tuple[int, ...], bool], Segment] = cache(partial(REMEMBERED.segment, known))
+        self.tried: dict[int, list[Segment]] = {}
 
     def fit(self, room: int, most: int) -> Prompt:
         """Return the prompt of as many of the newest turns as fit into ``room``; the last one may take ``most``."""
         last = self.turns[-1]
         _check_room(self.codec, [message.text for message in self._since(last)], most)
         oldest = self._oldest_thinkable(room)
-        if oldest < last and self._length(oldest) > room:
-            newer = range(oldest + 1, last)
-            oldest += 1 + bisect_left(newer, 1, key=lambda turn: int(self._length(turn) <= room))
+        if oldest < last and (over := self._length(oldest) - room) > 0:
+            oldest = self._oldest_fitting(oldest, over, room)
         if oldest == last and self._length(last) > most:
             raise PromptTooLong(self._length(last), most)
         return self._prompt(oldest)
@@ -279,20 +276,38 @@ class _Conversation:
                 continue
             if len(message.text) > (room - used) * self.codec.longest:
                 return turn + 1  # not worth encoding
-            if message.role == "user":
-                used += len(self.encode_user(message.text)) - around
-            else:
-                used += len(self.encode_answer(message.text, message.ids, ends=True)) - 1
+            used += self._alone(message) - (around if message.role == "user" else 1)
             if used > room:
                 return turn + 1
         return 0
 
-    def _length(self, oldest: int) -> int:
-        return sum(len(segment) for _, segment in self._segments(oldest))
+    def _oldest_fitting(self, oldest: int, over: int, room: int) -> int:
+        """Return the oldest turn that fits, or the last, where ``oldest`` is too long by ``over`` tokens.
 
-    def _encode_answer(self, text: str, ids: tuple[int, ...], *, ends: bool) -> list[int]:
-        recalled = self.codec.recall(ids, text, ends=ends) if ids else None
-        return self.codec.assistant(text, ends=ends) if recalled is None else recalled
+        To measure is what costs: so first the turn that the messages' own lengths point at, then around it.
+        """
+        at = bisect_left(self.turns, oldest)
+        while over > 0 and self.turns[at] < self.turns[-1]:
+            over -= self._alone(self.messages[at]) if self.messages[at].role != "system" else 0
+            at += 1
+        too_old, new_enough = oldest, self.turns[-1]
+        likely = self.turns[at - 1] + 1
+        step = 1
+        while new_enough - too_old > 1:
+            turn = likely if too_old < likely < new_enough else (too_old + new_enough) // 2
+            if self._length(turn) <= room:
+                new_enough, likely = turn, turn - step
+            else:
+                too_old, likely = turn, turn + step
+            step *= 2
+        return new_enough
+
+    def _alone(self, message: Message) -> int:
+        """Return the tokens of a question or an answer that shares its place with no other."""
+        return len(self.said(message.role, message.text, message.ids, True).ids)
+
+    def _length(self, oldest: int) -> int:
+        return sum(len(segment.ids) for segment in self._segments(oldest))
 
     def _groups(self, chosen: Sequence[Message]) -> Iterator[tuple[Role, list[Message]]]:
         """Yield messages that share a place: consecutive ones of one role."""
@@ -325,18 +340,15 @@ class _Conversation:
         return places
 
     def _segments(self, oldest: int) -> list[Segment]:
-        """Return the prompt's ids, text by text."""
-        places = self._places(oldest)
-        segments: list[Segment] = [("system", self.codec.start)]
-        for place, (role, text, ids) in enumerate(places):
-            if role == "system":
-                segments.append((role, self.encode_system(text)))
-            elif role == "user":
-                segments.append((role, self.encode_user(text)))
-            else:
-                ends = not (self.continues and place == len(places) - 1)
-                segments.append((role, self.encode_answer(text, ids, ends=ends)))
-        return segments
+        """Return the prompt, text by text."""
+        if oldest not in self.tried:
+            places = self._places(oldest)
+            unended = len(places) - 1 if self.continues else -1
+            self.tried[oldest] = [
+                Segment(self.codec, "system", self.codec.start),
+                *(self.said(*each, place != unended) for place, each in enumerate(places)),
+            ]
+        return self.tried[oldest]
 
     def _prompt(self, oldest: int) -> Prompt:
         segments = self._segments(oldest)
@@ -344,11 +356,11 @@ class _Conversation:
         if self.continues and self._strips(kept[-1]):
             kept[-1] = replace(kept[-1], text=kept[-1].text.rstrip(" "), ids=())
         return Prompt(
-            tuple(piece for role, ids in segments for piece in _pieces(self.codec, role, ids)),
+            tuple(chain.from_iterable(segment.pieces for segment in segments)),
             self.codec.template.name,
             tuple(kept),
             tuple(m for m in self.messages[: bisect_left(self.turns, oldest)] if m.role != "system"),
-            self.codec.template.leading_space and not (self.continues and segments[-1][1]),
+            self.codec.template.leading_space and not (self.continues and segments[-1].ids),
         )
 
     def _strips(self, answer: Message) -> bool:
@@ -367,27 +379,6 @@ def _check_room(known: Codec, texts: Sequence[str], most: int) -> None:
     least = -(-sum(map(len, texts)) // known.longest)
     if least > most:
         raise PromptTooLong(least, most, at_least=True)
-
-
-def _pieces(known: Codec, role: Role, ids: Sequence[int]) -> Iterator[Piece]:
-    """Yield the ids of one message as runs of plain text and single control tokens."""
-    opening, closing = known.marks
-    if role == "user" and len(opening) > 1 and tuple(ids[: len(opening)]) == opening:
-        yield Piece(known.decode(opening), opening, control=False)
-        ids = ids[len(opening) :]
-        if tuple(ids[-len(closing) :]) == closing:
-            if len(ids) > len(closing):
-                yield _text(known, ids[: -len(closing)])
-            ids = ids[-len(closing) :]
-    for control, run in groupby(ids, key=known.controls.__contains__):
-        if control:
-            yield from (Piece(known.controls[token], (token,), control=True) for token in run)
-        else:
-            yield _text(known, tuple(run))
-
-
-def _text(known: Codec, ids: Sequence[int]) -> Piece:
-    return Piece(known.decode(ids), tuple(ids), control=False)
 
 
 def _asks(known: Codec, last: Piece) -> bool:

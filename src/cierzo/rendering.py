@@ -194,6 +194,8 @@ def _coloured(code: str, language: str) -> str:
 def colours() -> str:
     """Return the style sheet of coloured code, for a light page and for a dark one."""
     light, dark = (HtmlFormatter(style=style).get_style_defs for style in ("default", "github-dark"))
-    rules = [light("pre.code"), dark(".dark pre.code")]
+    rules: list[str] = [light("pre.code"), dark(".dark pre.code")]  # type: ignore[no-untyped-call]
     # Only the words have colours: ground and text are the page's.
-    return "\n".join(line for text in rules for line in text.splitlines() if re.match(r"[^{]*pre\.code \.\w+ ?\{", line))
+    return "\n".join(
+        line for text in rules for line in text.splitlines() if re.match(r"[^{]*pre\.code \.\w+ ?\{", line)
+    )

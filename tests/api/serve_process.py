@@ -10,7 +10,8 @@ import sys
 import time
 
 import pytest
-from serving import HTTP, Pace
+from pace import Pace
+from serving import HTTP
 
 SCRIPT = """
 [[reply]]

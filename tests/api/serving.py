@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -104,32 +102,6 @@ class Live:
         assert not self.thread.is_alive()
         self.socket.close()
         self.home.cleanup()
-
-
-class Pace:
-    """How many times slower than a free machine this one is, 1 at least, while the block runs.
-
-    Bounds in seconds are stretched by it: on a machine that others use too, they would tell of those others.
-    """
-
-    def __enter__(self):
-        self.factor = 1.0
-        self._over = False
-        self._thread = threading.Thread(target=self._measure)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over = True
-        self._thread.join()
-
-    def _measure(self):
-        while True:
-            began = time.monotonic()
-            subprocess.run([sys.executable, "-c", "import asyncio"], check=True)
-            self.factor = max(self.factor, (time.monotonic() - began) / 0.15)
-            if self._over:
-                return
 
 
 def until(condition, seconds=30.0):

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from following import Follower, begin
-from serving import Pace, asking, slotted, until
+from pace import Pace
+from serving import asking, slotted, until
 
 from cierzo.engines.script import Reply, Wait
 from cierzo.engines.scripted import Scripted
@@ -209,6 +210,7 @@ def asking_tokens(**sampling):
 def test_what_does_not_exist_is_404_in_our_own_words(echo):
     paths = [("GET", "/api/conversations/x"), ("DELETE", "/api/conversations/x"), ("GET", "/api/replies/x")]
     paths += [
+        ("GET", "/api/conversations/x/state"),
         ("POST", "/api/conversations/x/restore"),
         ("GET", "/api/replies/x/events"),
         ("POST", "/api/replies/x/stop"),
@@ -264,6 +266,67 @@ def test_refused_questions_leave_nothing(live):
     assert server.patch(path, {"title": "x", "head": "x"}).status_code == 404
     assert server.patch(path, {"title": "a\0b", "head": reply}).status_code == 400
     assert server.get(path).json() == before
+
+
+def test_a_branch_becomes_a_conversation_of_its_own(live):
+    server = live(Scripted(Reply.of("uno dos tres")))
+    conversation, first = begin(server, system="Sé breve.", sampling={"alternatives": 2})
+    followed(server, first)
+    second = server.post(f"/api/messages/{first}/again", {}).json()["id"]
+    followed(server, second)
+    _, third = begin(server, "¿Y después?", conversation)
+    followed(server, third)
+    path = f"/api/messages/{first}/fork"
+    made = server.post(path, {"id": "copy"})
+    assert (made.status_code, made.json()["title"], made.json()["messages"]) == (201, "Hola", 3)
+    again = server.post(path, {"id": "copy"})
+    assert (again.status_code, again.json()) == (200, made.json())
+    assert server.get("/api/conversations/copy/state").json() == made.json()
+    copied = server.get("/api/conversations/copy").json()["messages"]
+    original = server.get(f"/api/conversations/{conversation}").json()["messages"]
+    assert [message["text"] for message in copied] == ["Sé breve.", "Hola", "uno dos tres"]
+    assert copied[-1]["answer"] == original[2]["answer"]
+    inside, there = (server.get(f"/api/replies/{each}").json() for each in (copied[-1]["id"], first))
+    assert (inside["tokens"], inside["prompt"]) == (there["tokens"], there["prompt"])
+    assert not {message["id"] for message in copied} & {message["id"] for message in original}
+    assert original == server.get(f"/api/conversations/{conversation}").json()["messages"]
+    begin(server, "¿Y aquí?", "copy")
+    newest = server.get("/api/conversations").json()["conversations"]
+    assert [each["id"] for each in newest] == ["copy", conversation]
+    assert server.post(path, {}).json()["id"] not in ("copy", conversation)
+    for taken in (conversation, "other"):
+        server.post("/api/conversations", {"id": "other"})
+        assert server.post(path, {"id": taken}).status_code == 409
+    assert server.post("/api/messages/x/fork", {}).status_code == 404
+    server.delete(f"/api/conversations/{conversation}")
+    assert server.post(path, {}).status_code == 404
+
+
+def test_an_answer_that_is_being_written_cannot_be_copied(live):
+    server = live(Scripted(ENDLESS))
+    conversation, reply = begin(server, sampling={"max_new_tokens": 100_000})
+    refused = server.post(f"/api/messages/{reply}/fork", {})
+    assert (refused.status_code, refused.json()["error"]["type"]) == (409, "Conflict")
+    assert "still being written" in refused.json()["error"]["message"]
+    question = server.get(f"/api/conversations/{conversation}").json()["messages"][0]["id"]
+    assert server.post(f"/api/messages/{question}/fork", {}).json()["messages"] == 1
+    server.post(f"/api/replies/{reply}/stop", {})
+    assert server.post(f"/api/messages/{reply}/fork", {}).status_code == 201
+    assert len(server.get("/api/conversations").json()["conversations"]) == 3
+
+
+def test_looking_for_news_is_cheap(live):
+    server = live(Scripted(Reply.of("uno dos tres")))
+    conversation, reply = begin(server)
+    path = f"/api/conversations/{conversation}/state"
+    followed(server, reply)
+    before = server.get(path).json()
+    assert before == server.get(f"/api/conversations/{conversation}").json()["conversation"]
+    assert before == server.get(path).json()
+    _, newer = begin(server, "¿Y?", conversation)
+    after = server.get(path).json()
+    assert (after["head"], after["messages"]) == (newer, 4)
+    assert after["updated"] > before["updated"]
 
 
 def test_pages_of_a_list(live):

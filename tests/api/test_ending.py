@@ -10,7 +10,8 @@ import time
 
 import httpx
 import pytest
-from serving import Pace, asking
+from pace import Pace
+from serving import asking
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -12,7 +12,8 @@ import time
 import httpx
 import pytest
 from following import Follower, begin
-from serving import Pace, until
+from pace import Pace
+from serving import until
 
 LONG = {"max_new_tokens": 400}
 

@@ -8,7 +8,8 @@ import time
 
 import httpx
 import pytest
-from serving import Pace, asking, until
+from pace import Pace
+from serving import asking, until
 
 from cierzo.api import gate, wire
 from cierzo.engines.script import Reply, Wait

@@ -7,7 +7,8 @@ import json
 
 import openai
 import pytest
-from serving import Pace, asking, data_of, until
+from pace import Pace
+from serving import asking, data_of, until
 
 from cierzo.engines.script import Reply
 from cierzo.engines.scripted import Scripted

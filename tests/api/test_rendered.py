@@ -127,3 +127,13 @@ def test_what_answers(live):
     assert (said["engine"], said["model"]) == ("scripted", "scripted")
     assert "temperature" in said["honours"]
     assert said["context"] > 0
+    assert said["slots"] >= 1
+    assert said["limits"] == {
+        "text": 2_000_000,
+        "title": 300,
+        "stops": 16,
+        "stop_length": 256,
+        "alternatives": 20,
+        "request": 2_000_000,
+        "file": 100_000_000,
+    }

@@ -63,6 +63,8 @@ async def test_a_conversation_asked_for_twice_is_made_once(store: Store) -> None
     first = await store.conversations.create(owner="ana", title="one", conversation_id="mine")
     again = await store.conversations.create(owner="ana", title="two", conversation_id="mine")
     assert first == again
+    assert len((await store.search("one", owner="ana")).hits) == 1
+    assert (await store.search("two", owner="ana")).hits == ()
     with pytest.raises(Conflict):
         await store.conversations.create(owner="bob", conversation_id="mine")
 

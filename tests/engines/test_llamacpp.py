@@ -34,6 +34,7 @@ from cierzo.errors import (
     Overloaded,
     PromptTooLong,
 )
+from cierzo.machine import Machine
 from cierzo.messages import Phase, Sampling, Token
 
 PROMPT = prompt_of(1, 3, 1098, 4)
@@ -428,7 +429,7 @@ async def test_closing_ends_what_runs(tiny, short_tmp):
 
 async def test_the_window_shrinks_to_the_memory_that_is_free(slow, short_tmp, monkeypatch):
     needs = slow.size + llamacpp.ENGINE_BYTES
-    monkeypatch.setattr(llamacpp, "_free_memory", lambda: needs + 5000 * slow.kv_bytes)
+    monkeypatch.setattr(llamacpp, "machine", lambda: Machine(needs, needs + 5000 * slow.kv_bytes, 1))
     engine = LlamaCpp(slow)
     await everything(engine.stream(PROMPT, greedy(1)))
     assert engine.describe().context == 4096
@@ -436,7 +437,7 @@ async def test_the_window_shrinks_to_the_memory_that_is_free(slow, short_tmp, mo
     said = LlamaCpp(slow, context=8000)
     with pytest.raises(NotEnoughMemory, match=r"needs \d+ MB of memory .* 8000 tokens and \d+ MB are free"):
         await everything(said.stream(PROMPT, greedy(1)))
-    monkeypatch.setattr(llamacpp, "_free_memory", lambda: needs)
+    monkeypatch.setattr(llamacpp, "machine", lambda: Machine(needs, needs, 1))
     with pytest.raises(NotEnoughMemory, match="2048 tokens"):
         await everything(LlamaCpp(slow).stream(PROMPT, greedy(1)))
     await said.close()

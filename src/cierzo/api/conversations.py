@@ -99,6 +99,13 @@ def _one(api: APIRouter, work: Work) -> None:
         tree = await work.service.store.conversations.open(conversation, owner=OWNER)
         return json_response({"conversation": shown(tree.conversation), "messages": tree.messages})
 
+    @api.get(
+        "/conversations/{conversation}/state", response_model=types.Conversation, summary="Look whether there is news"
+    )
+    async def state(conversation: str) -> Response:
+        """Give it without its messages, at a cost that does not grow: `updated` and `head` tell of new ones."""
+        return json_response(shown(await work.service.store.conversations.get(conversation, owner=OWNER)))
+
     @api.patch(
         "/conversations/{conversation}",
         response_model=types.Conversation,
@@ -130,6 +137,17 @@ def _one(api: APIRouter, work: Work) -> None:
     async def restored(conversation: str) -> Response:
         """Undo `DELETE`. Twice is as once."""
         return json_response(shown(await work.service.store.conversations.restore(conversation, owner=OWNER)))
+
+    @api.post(
+        "/messages/{message}/fork", status_code=201, responses=types.FORKED, summary="Copy a branch as a conversation"
+    )
+    async def fork(message: str, asked: types.Fork) -> Response:
+        """Make a conversation of copies of a branch, from its first message through this one.
+
+        Answers keep everything that is known of them. One that is still being written cannot be copied.
+        """
+        forked = await work.service.store.branches.fork(message, owner=OWNER, conversation_id=asked.id)
+        return json_response(shown(forked.conversation), 201 if forked.created else 200)
 
 
 def _asking(api: APIRouter, work: Work) -> None:

@@ -73,6 +73,12 @@ class Change(Body):
     )
 
 
+class Fork(Body):
+    """`POST /api/messages/{message}/fork`."""
+
+    id: Id | None = Field(None, description="of the new conversation, made by the client: asking twice makes one")
+
+
 class Send(Body):
     """`POST /api/conversations/{conversation}/messages`."""
 
@@ -154,6 +160,13 @@ class Conversation(BaseModel):
     deleted: datetime | None = Field(description="when it was put into the bin")
     head: str | None = Field(description="the message on which the next one builds; null: the next is a first one")
     messages: int = Field(description="how many there are, all branches together")
+
+
+FORKED: dict[int | str, dict[str, Any]] = {
+    200: {"model": Conversation, "description": "It was made with this `id` before"},
+    201: {"model": Conversation, "description": "It is made"},
+}
+"""What a route gives that copies a branch."""
 
 
 class Timings(BaseModel):

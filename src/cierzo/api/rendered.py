@@ -16,20 +16,22 @@ from fastapi import APIRouter, Query, Response
 from cierzo.api import rendered_types as types
 from cierzo.api.conversations import OWNER, shown
 from cierzo.api.conversations_types import Id
+from cierzo.api.gate import MOST_BODY, MOST_FILE
 from cierzo.api.replies import OPENING, described_events, name_of
 from cierzo.api.wire import EventStream, dumps, json_response, routes_worded
 from cierzo.api.wording import ERRORS, refusal
 from cierzo.errors import CierzoError, EngineDied, NotFound
-from cierzo.messages import Token
+from cierzo.messages import MAX_ALTERNATIVES, MAX_STOP_LENGTH, MAX_STOPS, MAX_TEXT, Token
 from cierzo.rendering import Growing, render
 from cierzo.replies import End
+from cierzo.store.records import MAX_TITLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from cierzo.api.work import Work
     from cierzo.messages import StreamEvent
-    from cierzo.store import StoredMessage, Tree
+    from cierzo.store import Branch
 
 MOST = 100
 EVERY = 0.05
@@ -37,6 +39,16 @@ EVERY = 0.05
 
 SHARE = 10
 """An update that took long to make is followed by a pause so many times as long: other answers want the processor."""
+
+LIMITS = {
+    "text": MAX_TEXT,
+    "title": MAX_TITLE,
+    "stops": MAX_STOPS,
+    "stop_length": MAX_STOP_LENGTH,
+    "alternatives": MAX_ALTERNATIVES,
+    "request": MOST_BODY,
+    "file": MOST_FILE,
+}
 
 LONG = 5_000
 """Characters of a block that are read beside the event loop."""
@@ -60,8 +72,10 @@ def router(work: Work) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MOST)] = 30,
     ) -> Response:
         """Give the last messages of the branch in use, or of the one that ends with `through`, as HTML."""
-        tree = await work.service.store.conversations.open(conversation, owner=OWNER)
-        return json_response(await asyncio.to_thread(_branch, tree, through, before, limit))
+        found = await work.service.store.branches.read(
+            conversation, owner=OWNER, through=through, before=before, limit=limit
+        )
+        return json_response(await asyncio.to_thread(_shown, found))
 
     @api.get(
         "/replies/{reply}/html",
@@ -78,36 +92,26 @@ def router(work: Work) -> APIRouter:
 
     @api.get("/engine", response_model=types.EngineInfo, summary="What answers")
     async def engine() -> Response:
-        """Say which model answers, on which engine, and what it honours."""
+        """Say which model answers, on which engine, what it honours, and how much may be sent."""
         info = work.chat.engine.describe()
-        names = ("engine", "model", "context", "template", "where")
+        names = ("engine", "model", "context", "template", "slots", "where")
         said: dict[str, Any] = {name: getattr(info, name) for name in names}
-        return json_response({**said, "honours": sorted(info.honours), "details": sorted(info.details)})
+        said |= {"honours": sorted(info.honours), "details": sorted(info.details), "limits": LIMITS}
+        return json_response(said)
 
     return api
 
 
-def _branch(tree: Tree, through: str | None, before: str | None, limit: int) -> dict[str, Any]:
-    path = tree.path(through)
-    if through is not None and not path:
-        raise NotFound(f"there is no message {through[:40]!r} in this conversation: read it again")
-    ids = [message.id for message in path]
-    if before is not None and before not in ids:
-        raise NotFound(f"the message {before[:40]!r} is not on this branch: read it again")
-    end = ids.index(before) if before is not None else len(path)
-    start = max(0, end - limit)
-    siblings: dict[str | None, list[StoredMessage]] = {}
-    for message in tree.messages:
-        siblings.setdefault(message.parent, []).append(message)
+def _shown(branch: Branch) -> dict[str, Any]:
     messages = [
         {
-            "message": message,
-            "html": render(message.text, breaks=message.role != "assistant"),
-            "siblings": [each.id for each in sorted(siblings[message.parent], key=lambda m: m.position)],
+            "message": place.message,
+            "html": render(place.message.text, breaks=place.message.role != "assistant"),
+            "siblings": place.siblings,
         }
-        for message in path[start:end]
+        for place in branch.places
     ]
-    return {"conversation": shown(tree.conversation), "messages": messages, "earlier": start > 0}
+    return {"conversation": shown(branch.conversation), "messages": messages, "earlier": branch.earlier}
 
 
 async def _updates(work: Work, reply: str) -> AsyncGenerator[bytes, None]:

@@ -31,6 +31,18 @@ class HtmlEvent(BaseModel):
     tokens: int = Field(description="tokens so far, those that it began with included")
 
 
+class Limits(BaseModel):
+    """The most that is taken."""
+
+    text: int = Field(description="characters of a message; the request around it is bounded too")
+    title: int = Field(description="characters of a title")
+    stops: int = Field(description="stop texts")
+    stop_length: int = Field(description="characters of one of them")
+    alternatives: int = Field(description="alternatives that a token reports")
+    request: int = Field(description="bytes of a request")
+    file: int = Field(description="bytes of a file of conversations")
+
+
 class EngineInfo(BaseModel):
     """What answers."""
 
@@ -40,4 +52,6 @@ class EngineInfo(BaseModel):
     template: str
     honours: list[str] = Field(description="fields of a sampling that change its answers")
     details: list[str] = Field(description="what its tokens carry: ids, logprobs, alternatives")
+    slots: int = Field(description="answers that it writes at the same time; others wait")
     where: str
+    limits: Limits

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from cierzo.api import conversations, openai, ops, rendered, replies, tgi, transfers, wording
+from cierzo.api import conversations, models, openai, ops, rendered, replies, tgi, transfers, wording
 from cierzo.api.conversations_types import EndEvent, PhaseEvent
 from cierzo.api.gate import Gate, PatientOnce
 from cierzo.api.openai_types import ChatChunk, CompletionAnswer
@@ -26,6 +26,7 @@ from cierzo.telemetry import JsonLines, Telemetry
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from starlette.types import ASGIApp
 
@@ -46,11 +47,12 @@ The routes of OpenAI's API and of Text Generation Inference, and our own for con
 `docs/api.md` has examples, and every place where something is refused or ignored."""
 
 
-def application(work: Work, *, host: str = "127.0.0.1") -> Gate:
+def application(work: Work, *, home: Path, host: str = "127.0.0.1") -> Gate:
     """Make the application, with its gate before it.
 
     Args:
         work: The answers. It is closed with the application.
+        home: Cierzo's home folder.
         host: The address that is listened on, for the gate.
     """
 
@@ -77,6 +79,7 @@ def application(work: Work, *, host: str = "127.0.0.1") -> Gate:
         replies.router(work),
         rendered.router(work),
         transfers.router(work),
+        models.router(home),
         ops.router(work),
     )
     for router in routers:
@@ -141,7 +144,7 @@ class Server(uvicorn.Server):
         front: Callable[[ASGIApp], ASGIApp] | None = None,
     ) -> None:
         self._work, self._grace, self._opening, self._announce = work, settings.grace, opening, announce
-        api = application(work, host=settings.host)
+        api = application(work, home=settings.home, host=settings.host)
         super().__init__(
             uvicorn.Config(
                 front(api) if front else api,

@@ -27,6 +27,7 @@ from cierzo.engines.supervisor import Launch, Running, Supervisor
 from cierzo.engines.vocabulary import Vocabulary
 from cierzo.engines.wire import End, Reader, Reading, refusal, request
 from cierzo.errors import BadText, EngineDied, ModelUnreadable, NotEnoughMemory, Overloaded, PromptTooLong
+from cierzo.machine import machine
 from cierzo.messages import Finish, Phase, PhaseName, Prompt, Sampling, StreamEvent, Timings, Token
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ class LlamaCpp:
             size = path.stat().st_size
         except OSError as denied:
             raise ModelUnreadable(f"{path} cannot be read ({denied.strerror}): check the path") from None
-        free = _free_memory()
+        free = machine().free_memory
         cell = self._model.kv_bytes or max(1, size // WEIGHTS_PER_CELL)
         window = self._context or self._model.context or SMALLEST_WINDOW
         while not self._context and window // 2 >= SMALLEST_WINDOW and size + ENGINE_BYTES + window * cell > free:
@@ -358,16 +359,6 @@ def _cores() -> int:
     """Count the physical cores that this process may use."""
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(mine, psutil.cpu_count(logical=False) or mine)
-
-
-def _free_memory() -> int:
-    """Bytes that a new process may have: what the machine has free, or what the container allows if that is less."""
-    free = int(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        free = min(free, limit - int((group / "memory.current").read_text()))
-    return max(0, free)
 
 
 def _gigabytes(size: int) -> str:

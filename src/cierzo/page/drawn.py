@@ -24,6 +24,11 @@ from cierzo.rendering import colours
 WITHIN = 120
 """Seconds in which Gradio has to have drawn it."""
 
+FOREIGN = ("GRADIO_", "HF_", "OAUTH_", "SPACE_")
+"""How the names of variables begin by which Gradio would draw another page."""
+
+NOT_DRAWN = "Gradio could not draw the page: install Cierzo again, or use `cierzo chat` in the terminal"
+
 _log = logging.getLogger("cierzo.page")
 
 
@@ -58,7 +63,11 @@ def drawn(home: Path) -> Drawn:
     except (OSError, ValueError, LookupError, TypeError):
         pass  # not there, or not whole: both are mended by drawing it
     said = _draw()
-    page = _put_together(json.loads(said))
+    try:
+        page = _put_together(json.loads(said))
+    except (ValueError, LookupError, TypeError):
+        _log.error("drawing the page failed", extra={"fields": {"said": said[-2000:]}})
+        raise PageNotDrawn(NOT_DRAWN) from None
     _keep(kept, said)
     return page
 
@@ -78,17 +87,24 @@ def _words() -> list[Path]:
 
 
 def _draw() -> str:
-    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "cierzo.page.shell"]
+    own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    environment = {**own, "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-P", "-m", "cierzo.page.shell"]  # -P: nothing is taken from the folder one stands in
     try:
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, encoding="utf-8", check=True, timeout=WITHIN
+        return subprocess.run(  # noqa: S603 - it is our own program
+            command,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+            timeout=WITHIN,
         ).stdout
     except subprocess.CalledProcessError as failed:
-        _log.error("drawing the page failed", extra={"fields": {"said": failed.stderr[-2000:]}})  # noqa: TRY400
+        _log.error("drawing the page failed", extra={"fields": {"said": failed.stderr[-2000:]}})
     except (subprocess.TimeoutExpired, OSError) as failed:
-        _log.error("drawing the page failed", extra={"fields": {"said": str(failed)}})  # noqa: TRY400
-    raise PageNotDrawn("Gradio could not draw the page: install Cierzo again, or use `cierzo chat` in the terminal")
+        _log.error("drawing the page failed", extra={"fields": {"said": str(failed)}})
+    raise PageNotDrawn(NOT_DRAWN)
 
 
 def _keep(place: Path, text: str) -> None:
@@ -111,14 +127,14 @@ def _put_together(parts: dict[str, object]) -> Drawn:
     # A "<" in a sentence would end the script; where the page was asked for, only the browser knows.
     known = json.dumps(config, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     scripts.append(f"window.gradio_config = {known};\nwindow.gradio_config.root = location.origin;\n")
-    entries = [str(entry) for entry in list(parts["entries"])]  # type: ignore[call-overload]
+    entries = {str(entry).rpartition(".")[2]: str(entry) for entry in list(parts["entries"])}  # type: ignore[call-overload]
     html = (folder / "index.html").read_text("utf-8")
     for name, text in (
         ("css", "".join([*_web(".css"), colours()])),
         ("early", scripts[0]),
         ("config", scripts[1]),
-        ("script", next(entry for entry in entries if entry.endswith(".js"))),
-        ("style", next(entry for entry in entries if entry.endswith(".css"))),
+        ("script", entries["js"]),
+        ("style", entries["css"]),
     ):
         html = html.replace(f"<!-- {name} -->", text)
     return Drawn(html, str(parts["theme"]), tuple(_hash(script) for script in scripts))

@@ -67,6 +67,9 @@ FOR_EVER = "public, max-age=31536000, immutable"
 """Gradio names its files after what is in them."""
 
 ASK_AGAIN = "no-cache"
+PACKED = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))")
+"""In the header that says what a client can read: gzip, unless it is refused there."""
+
 SMALL = 500
 """Bytes below which packing a file saves nothing."""
 
@@ -83,7 +86,11 @@ class Front:
     def __init__(self, app: ASGIApp, page: Drawn, host: str) -> None:
         self._app = app
         self._names = Names(host)
-        self._html, self._theme = page.html.encode(), page.theme.encode()
+        self._drawn = {
+            "/": (page.html.encode(), "text/html; charset=utf-8"),
+            "/theme.css": (page.theme.encode(), TYPES[".css"]),
+            "/gradio_api/info": (NO_API, "application/json"),
+        }
         self._policy = POLICY.format(scripts=" ".join(page.scripts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,12 +109,8 @@ class Front:
         await response(scope, receive, send)
 
     def _part(self, path: str, headers: Headers) -> Response | None:
-        if path == "/":
-            return _answer(self._html, "text/html; charset=utf-8", ASK_AGAIN, headers)
-        if path == "/theme.css":
-            return _answer(self._theme, TYPES[".css"], ASK_AGAIN, headers)
-        if path == "/gradio_api/info":
-            return _answer(NO_API, "application/json", ASK_AGAIN, headers)
+        if path in self._drawn:
+            return _answer(*self._drawn[path], ASK_AGAIN, headers)
         if path in NAMED:
             return _file(resources.files(__package__) / "web" / NAMED[path], ASK_AGAIN, headers)  # type: ignore[arg-type]
         if ours := OURS.fullmatch(path):
@@ -143,7 +146,7 @@ def _answer(body: bytes, kind: str, caching: str, headers: Headers) -> Response:
     said = {"Cache-Control": caching, "ETag": tag, "Vary": "Accept-Encoding"}
     if headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=said)
-    if "gzip" in headers.get("accept-encoding", "") and len(packed) < len(body):
+    if PACKED.search(headers.get("accept-encoding", "")) and len(packed) < len(body):
         return Response(packed, media_type=kind, headers={**said, "Content-Encoding": "gzip"})
     return Response(body, media_type=kind, headers=said)
 

@@ -1,7 +1,7 @@
 """What Gradio draws: the two side bars, the sliders and the pickers around an empty middle.
 
 Everything on it happens in the browser: an event names a function of ``web/settings.js`` (see ``web/early.js``), none
-has one in Python, so nothing ever passes through Gradio's queue. It is run once, as a program (see `cierzo.page.drawn`).
+has one in Python, so nothing ever passes through Gradio's queue. It is run once, as a program: `cierzo.page.drawn`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
@@ -34,43 +36,29 @@ _ENTRY = re.compile(r'"\./(assets/index-[\w-]+\.(?:js|css))"')
 
 def blocks(say: gr.I18n) -> gr.Blocks:
     """Lay the page out. The ids of its parts are what the modules in ``web/`` look for."""
-    with gr.Blocks(title="Cierzo", analytics_enabled=False, fill_width=True, fill_height=True) as page:
+    page = gr.Blocks(title="Cierzo", analytics_enabled=False, fill_width=True, fill_height=True)
+    controls: list[gr.Slider | gr.Textbox] = []
+    with page:
         with gr.Sidebar(elem_id="side", width=290, open=True):
             gr.Column(elem_id="conversations")
         gr.Column(elem_id="talk")
         with gr.Sidebar(elem_id="settings", position="right", width=300, open=True):
-            preset = gr.Dropdown(
-                [(say(name), name) for name in ("precise", "balanced", "creative")],
-                value=None,
-                label=say("preset"),
-                elem_id="preset",
-            )
-            system = gr.Textbox(label=say("system"), info=say("system_info"), lines=2, max_lines=8, elem_id="system")
-            sliders = [_slider(say, name) for name in list(SLIDERS)[:NOTEBOOK]]
-            with gr.Accordion(say("more"), open=False, elem_id="more"):
-                sliders += [_slider(say, name) for name in list(SLIDERS)[NOTEBOOK:]]
-                seed = gr.Textbox(label=say("seed"), info=say("seed_info"), max_lines=1, elem_id="seed")
-                stop = gr.Textbox(label=say("stop_strings"), info=say("stop_info"), lines=2, elem_id="stop")
-            gr.Column(elem_id="own-presets")
-            language = gr.Dropdown(
-                [(say("as_browser"), ""), ("Español", "es"), ("English", "en"), ("Français", "fr")],
-                value="",
-                label=say("language"),
-                elem_id="language",
-            )
-            look = gr.Dropdown(
-                [(say(name), value) for name, value in (("as_system", ""), ("light", "light"), ("dark", "dark"))],
-                value="",
-                label=say("look"),
-                elem_id="look",
-            )
-        controls = [system, *sliders, seed, stop]
+            gr.Column(elem_id="presets")
+            controls += [_slider(say, name) for name in list(SLIDERS)[:NOTEBOOK]]
+            controls += [_box(say, "system", lines=2, max_lines=10)]
+            # A column that is opened by a button of ours: what is in a closed gr.Accordion is not on the page at all.
+            gr.Column(elem_id="more-head")
+            with gr.Column(elem_id="more"):
+                controls += [_slider(say, name) for name in list(SLIDERS)[NOTEBOOK:]]
+                controls += [_box(say, "seed", lines=1, max_lines=1), _box(say, "stop_strings", lines=2, max_lines=10)]
+            spoken = [(say("as_browser"), ""), ("Español", "es"), ("English", "en"), ("Français", "fr")]
+            language = _choice(say, "language", spoken)
+            look = _choice(say, "look", [(say("as_system"), ""), (say("light"), "light"), (say("dark"), "dark")])
         for control in controls:
-            control.change(None, controls, None, js="cierzo:changed", show_progress="hidden")
-        preset.input(None, [preset], controls, js="cierzo:chosen", show_progress="hidden")
+            control.change(None, None, None, js="cierzo:changed", show_progress="hidden")
         language.input(None, [language], None, js="cierzo:speak", show_progress="hidden")
         look.input(None, [look], None, js="cierzo:dress", show_progress="hidden")
-        page.load(None, None, [*controls, preset, language, look], js="cierzo:remembered", show_progress="hidden")
+        page.load(None, None, None, js="cierzo:drawn", show_progress="hidden")
     return page
 
 
@@ -86,6 +74,22 @@ def _slider(say: gr.I18n, name: str) -> gr.Slider:
         interactive=True,
         elem_id=name,
     )
+
+
+def _box(say: gr.I18n, name: str, lines: int, max_lines: int) -> gr.Textbox:
+    return gr.Textbox(
+        label=say(name),
+        info=say(f"{name}_info"),
+        value="",
+        lines=lines,
+        max_lines=max_lines,
+        interactive=True,
+        elem_id=name,
+    )
+
+
+def _choice(say: gr.I18n, name: str, choices: Sequence[tuple[Any, str]]) -> gr.Dropdown:
+    return gr.Dropdown(choices, value="", label=say(name), filterable=False, elem_id=name)
 
 
 def draw() -> dict[str, object]:

@@ -64,6 +64,8 @@ def theme() -> gr.themes.Base:
         block_border_width="0px",
         block_shadow="none",
         block_label_background_fill="transparent",
+        block_title_text_color="*neutral_900",
+        block_title_text_color_dark="*neutral_100",
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_400",
         input_background_fill="white",

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cierzo.errors import BadInput, HomeNotWritable
+from cierzo.store.branches import Branches
 from cierzo.store.conversations import Conversations
 from cierzo.store.database import Database, ask, parse_url
 from cierzo.store.migrate import upgrade
 from cierzo.store.records import (
     Answer,
     AnswerStart,
+    Branch,
     Conversation,
     EndReason,
     EventPage,
+    Forked,
     Found,
     Hit,
     Page,
@@ -41,9 +44,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "AnswerStart",
+    "Branch",
     "Conversation",
     "EndReason",
     "EventPage",
+    "Forked",
     "Found",
     "Hit",
     "Page",
@@ -61,6 +66,7 @@ class Store:
 
     Attributes:
         conversations: Conversations and their messages.
+        branches: The end of a branch, and copies of branches.
         replies: Answers, while they are written and after.
         transfer: Whole conversations, out and in.
     """
@@ -68,6 +74,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.conversations = Conversations(database)
+        self.branches = Branches(database)
         self.replies = Replies(database)
         self.transfer = Transfer(database)
 

@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cierzo.errors import BadInput, Conflict, NotFound
+from cierzo.errors import BadInput, Conflict
 from cierzo.messages import Message, Role
 from cierzo.store.database import Database
 from cierzo.store.records import (
@@ -31,12 +29,14 @@ from cierzo.store.records import (
     new_id,
 )
 from cierzo.store.rows import (
+    add_conversation,
     add_message,
     add_words,
     conversation_of,
     find_conversation,
     lock_conversation,
     message_of,
+    no_message,
     owned,
     with_answers,
 )
@@ -75,24 +75,8 @@ class Conversations:
         chosen = check_id(conversation_id, what="a conversation's id") if conversation_id is not None else new_id()
 
         async def work(connection: AsyncConnection) -> Conversation:
-            now = self._database.tick()
-            values = {
-                "id": chosen,
-                "owner": owner,
-                "title": title,
-                "created": now,
-                "updated": now,
-                "touched": now,
-                "pinned": False,
-                "archived": False,
-                "messages": 0,
-            }
-            made = await connection.execute(_insert_once(self._database, values))
-            row = (await connection.execute(select(conversations).where(conversations.c.id == chosen))).one()
-            if row.owner != owner:
-                raise Conflict("a conversation of that id exists: choose another id")
-            if made.rowcount and title:
-                await add_words(connection, conversation=chosen, owner=owner, message=None, text=title)
+            now, sqlite = self._database.tick(), self._database.sqlite
+            row, _ = await add_conversation(connection, chosen, owner=owner, title=title, now=now, sqlite=sqlite)
             return conversation_of(row)
 
         return await self._database.write(work)
@@ -273,11 +257,11 @@ class Conversations:
             query = with_answers().join(conversations, conversations.c.id == messages.c.conversation)
             row = (await connection.execute(query.where(messages.c.id == message, owned(owner)))).one_or_none()
             if row is None:
-                raise _no_message(message)
+                raise no_message(message)
             return message_of(row)
 
         if not is_id(message):
-            raise _no_message(message)
+            raise no_message(message)
         return await self._database.read(work)
 
     async def sent(self, conversation: str, client_id: str, *, owner: str | None) -> StoredMessage | None:
@@ -312,7 +296,7 @@ class Conversations:
             rows = (await connection.execute(query.order_by(messages.c.ordinal))).all()
             newest = {row.parent: row.id for row in rows}
             if message is not None and message not in {row.id for row in rows}:
-                raise _no_message(message)
+                raise no_message(message)
             leaf = message
             while leaf in newest and not exactly:
                 leaf = newest[leaf]
@@ -380,15 +364,6 @@ async def sent_before(connection: AsyncConnection, conversation: str, client_id:
         return None
     query = with_answers().where(messages.c.conversation == conversation, messages.c.client_id == client_id)
     return (await connection.execute(query)).one_or_none()
-
-
-def _no_message(message: str) -> NotFound:
-    return NotFound(f"there is no message {message[:40]!r}: open the conversation to see which there are")
-
-
-def _insert_once(database: Database, values: dict[str, Any]) -> Any:
-    statement = (sqlite_insert if database.sqlite else postgres_insert)(conversations).values(**values)
-    return statement.on_conflict_do_nothing(index_elements=["id"])
 
 
 def _cursor(after: str) -> tuple[bool, int, str]:

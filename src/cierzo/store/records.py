@@ -200,6 +200,39 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A message on a branch, and the ids of all that follow the same one, it included, in order."""
+
+    message: StoredMessage
+    siblings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A part of a branch, oldest message first.
+
+    Attributes:
+        earlier: Whether the branch has messages before these.
+    """
+
+    conversation: Conversation
+    places: tuple[Place, ...]
+    earlier: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """The copy of a branch.
+
+    Attributes:
+        created: Whether this very call made it; False where its id had been given to one before.
+    """
+
+    conversation: Conversation
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """The message that a write left in the store.
 

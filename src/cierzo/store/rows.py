@@ -1,4 +1,4 @@
-"""Rows to records, and the two writes that conversations and replies share: add a message, add words to find.
+"""Rows to records, and the writes that several share: add a conversation, add a message, add words to find.
 
 Nothing here opens a transaction; whoever calls has one.
 """
@@ -11,9 +11,11 @@ from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Row, Select, and_, false, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cierzo.errors import NotFound
+from cierzo.errors import Conflict, NotFound
 from cierzo.messages import Finish, Role, Sampling, Timings
 from cierzo.store.folding import owner_word, words
 from cierzo.store.records import Answer, Conversation, StoredMessage, is_id, moment, new_id
@@ -135,6 +137,11 @@ def no_conversation(conversation: str) -> NotFound:
     return NotFound(f"there is no conversation {conversation[:40]!r}: list the conversations to see which there are")
 
 
+def no_message(message: str) -> NotFound:
+    """Return the error for an id of no message, or of somebody else's."""
+    return NotFound(f"there is no message {message[:40]!r}: open the conversation to see which there are")
+
+
 def placed(*columns: Any) -> Select[Any]:
     """Return the query for ``columns`` of answers, each with its conversation and whose that is."""
     query = select(*columns, messages.c.conversation, conversations.c.owner)
@@ -162,6 +169,36 @@ async def find_answer(
 def no_answer(answer: str) -> NotFound:
     """Return the error for an id of no answer, or of somebody else's."""
     return NotFound(f"there is no answer {answer[:40]!r}: open the conversation to see which there are")
+
+
+async def add_conversation(
+    connection: AsyncConnection, conversation: str, *, owner: str | None, title: str, now: int, sqlite: bool
+) -> tuple[Row[Any], bool]:
+    """Add an empty conversation unless there is one of that id; return its row, and whether this added it.
+
+    Raises:
+        Conflict: Somebody else has a conversation of that id.
+    """
+    statement = (sqlite_insert if sqlite else postgres_insert)(conversations).values(
+        id=conversation,
+        owner=owner,
+        title=title,
+        created=now,
+        updated=now,
+        touched=now,
+        pinned=False,
+        archived=False,
+        messages=0,
+    )
+    # Of an INSERT, SQLAlchemy keeps the count only when asked to; else it is -1 with psycopg.
+    counted = statement.on_conflict_do_nothing(index_elements=["id"]).execution_options(preserve_rowcount=True)
+    made = (await connection.execute(counted)).rowcount == 1
+    row = (await connection.execute(select(conversations).where(conversations.c.id == conversation))).one()
+    if row.owner != owner:
+        raise Conflict("a conversation of that id exists: choose another id")
+    if made and title:
+        await add_words(connection, conversation=conversation, owner=owner, message=None, text=title)
+    return row, made
 
 
 async def add_message(

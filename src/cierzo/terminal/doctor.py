@@ -15,14 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Literal
 
 import click
-import psutil
 
 from cierzo import catalog
 from cierzo.errors import CierzoError
+from cierzo.machine import machine
 from cierzo.messages import Message, Sampling
 from cierzo.terminal.events import Lines
 from cierzo.terminal.flags import Doors, json_flag, model_flags
-from cierzo.terminal.models import WINDOW, size
+from cierzo.terminal.models import size
 from cierzo.terminal.render import Screen, Style, one_line
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ def _checks(doors: Doors, flags: dict[str, str | None], screen: Screen, *, try_i
 
 
 def _machine() -> Check:
-    memory, cores = psutil.virtual_memory(), psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    found = f"{cores} cores, {size(memory.total)} of memory, {size(memory.available)} free, {platform.machine()}"
+    has = machine()
+    found = f"{has.cpus} cores, {size(has.memory)} of memory, {size(has.free_memory)} free, {platform.machine()}"
     return Check("machine", "ok", found)
 
 
@@ -185,8 +185,7 @@ def _model(settings: Settings) -> Check:
             file.read(1)
     except OSError as denied:
         return Check("model", "fail", f"{model.path} cannot be read ({denied.strerror})", "check who may read it")
-    window = min(settings.context or WINDOW, model.context)
-    needed, free = catalog.memory_needed(model, window), psutil.virtual_memory().available
+    needed, free = catalog.memory_needed(model, settings.context or catalog.WINDOW), machine().free_memory
     found = f"{model.name}, {size(model.size)}, template {model.template}, needs {size(needed)} of memory"
     if needed > free:
         return Check(

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cierzo import catalog
+from cierzo.catalog import WINDOW
 from cierzo.terminal.events import Lines, reported
 from cierzo.terminal.flags import Doors, json_flag
 from cierzo.terminal.render import Screen, one_line, pad, width_of
 
 if TYPE_CHECKING:
     from cierzo.catalog import Model
-
-WINDOW = 4096
-"""Tokens of window for which the memory is told; a longer one takes more."""
 
 
 @click.group("models")
@@ -54,7 +52,7 @@ def _row(model: Model, *, chosen: bool) -> tuple[str, ...]:
         "*" if chosen else " ",
         model.name,
         size(model.size),
-        size(_memory(model)),
+        size(catalog.memory_needed(model)),
         f"{model.context:,}",
         model.template,
         model.license or "not known",
@@ -83,7 +81,7 @@ def show(doors: Doors, /, name: str | None, as_json: bool) -> None:
         "window": f"{model.context:,} tokens",
         "file": f"{model.path or 'not downloaded: `cierzo models pull ' + model.name + '`'}",
         "size": size(model.size),
-        "memory": f"{size(_memory(model))} with a window of {min(WINDOW, model.context):,} tokens",
+        "memory": f"{size(catalog.memory_needed(model))} with a window of {min(WINDOW, model.context):,} tokens",
         "licence": model.license or "not known",
         "from": f"{model.repo} {model.file}" if model.repo else "this machine",
     }
@@ -121,10 +119,6 @@ def pull(doors: Doors, /, name: str, as_json: bool) -> None:
         screen.line(f"{model.path}")
 
 
-def _memory(model: Model) -> int:
-    return catalog.memory_needed(model, min(WINDOW, model.context))
-
-
 def _fields(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
@@ -136,7 +130,7 @@ def _fields(model: Model) -> dict[str, Any]:
         "repo": model.repo,
         "file": model.file,
         "size": model.size,
-        "memory": _memory(model),
+        "memory": catalog.memory_needed(model),
     }
 
 

@@ -10,7 +10,7 @@ export function h(name, attributes = {}, ...children) {
     else if (value === true) element.setAttribute(key, "");
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(key, value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
@@ -146,6 +146,7 @@ export function dialog(title, ...children) {
 export async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) return await navigator.clipboard.writeText(text);
   const area = h("textarea", { class: "unseen", readonly: true });
+  area.style.whiteSpace = "pre"; // else what is copied has lost its lines' beginnings
   area.value = text;
   const before = document.activeElement;
   document.body.append(area);

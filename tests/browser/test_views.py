@@ -1,0 +1,142 @@
+"""One answer in many views: reloads, tabs, other browsers. The answer goes on, and every view ends the same."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+
+from person import Person, Serve, Visit
+from playwright.sync_api import Locator, Page, expect
+
+from cierzo.engines.script import Reply
+from cierzo.engines.scripted import Scripted
+
+RELOADS = 20
+
+
+def last(page: Page) -> Locator:
+    return page.locator("article.message.assistant").last
+
+
+def begun(person: Person, text: str) -> None:
+    person.send(text)
+    expect(last(person.page)).to_have_attribute("aria-busy", "true")
+    expect(person.page).to_have_url(re.compile(r"\?c="))
+
+
+def test_reloads_at_random_moments(serve: Serve, visit: Visit) -> None:
+    """Twenty reloads while it is written: nothing missing, nothing twice, and as in the browser that never reloaded."""
+    words = [f"word{n} " if n % 25 else f"word{n}\n\n" for n in range(1, 601)]
+    engine = Scripted(Reply.of([*words], delay=0.04))
+    address = serve(engine)
+    person = visit(address)
+    person.page.evaluate("localStorage.setItem('cierzo.none', '')")
+    begun(person, "Write")
+    still = visit(address, path=person.page.url.removeprefix(address))
+    chance, reloads = random.Random(2026), 0
+    while reloads < RELOADS:
+        person.page.wait_for_timeout(chance.uniform(0, 700))
+        busy = last(person.page).get_attribute("aria-busy") == "true"
+        person.page.reload()
+        expect(last(person.page)).to_be_visible()
+        reloads += 1
+        assert busy or reloads > RELOADS // 2, "the answer was over before half of the reloads"
+    print(f"\n{reloads} reloads while an answer was written")
+    texts = []
+    for page in (person.page, still.page):
+        expect(last(page)).to_have_attribute("aria-busy", "false", timeout=60_000)
+        texts.append(last(page).locator(".body").inner_text().split())
+    said = [f"word{n}" for n in range(1, len(texts[0]) + 1)]
+    assert texts[0] == texts[1] == said
+    assert len(engine.asked) == 1
+
+
+def test_stop_in_one_tab_ends_it_in_the_others(serve: Serve, visit: Visit) -> None:
+    engine = Scripted(Reply.of([" on", " and"], delay=0.05, repeat=True))
+    address = serve(engine)
+    person = visit(address)
+    begun(person, "Go on")
+    path = person.page.url.removeprefix(address)
+    other = person.tab(path)
+    stranger = visit(address, path=path, locale="es-ES")
+    for page in (other, stranger.page):
+        expect(last(page)).to_contain_text("on and on")
+    began = time.monotonic()
+    other.keyboard.press("Escape")
+    while engine.running:
+        assert time.monotonic() - began < 1, "the engine still writes a second after Stop"
+        time.sleep(0.01)
+    expect(last(person.page).locator(".line")).to_contain_text("stopped", timeout=1000)
+    texts = []
+    for page in (person.page, other, stranger.page):
+        expect(last(page)).to_have_attribute("aria-busy", "false")
+        texts.append(last(page).locator(".body").inner_text())
+    assert texts[0] == texts[1] == texts[2]
+    expect(last(stranger.page).locator(".line")).to_contain_text("parada")
+
+
+def test_a_question_from_elsewhere_appears(serve: Serve, visit: Visit) -> None:
+    address = serve(Scripted("One.", Reply.of([" slow"] * 40, delay=0.1)))
+    person = visit(address)
+    person.send("First")
+    expect(last(person.page)).to_contain_text("ended by itself")
+    other = visit(address, path=person.page.url.removeprefix(address))
+    expect(last(other.page)).to_contain_text("One.")
+    other.type("my draft")
+    person.send("Second")
+    expect(other.page.locator("article.user")).to_have_count(2, timeout=8000)
+    expect(last(other.page)).to_have_attribute("aria-busy", "true")
+    expect(other.box).to_have_value("my draft")
+    for page in (person.page, other.page):
+        expect(last(page)).to_have_attribute("aria-busy", "false")
+    assert last(person.page).locator(".body").inner_text() == last(other.page).locator(".body").inner_text()
+
+
+def test_a_stale_tab_overwrites_nothing(serve: Serve, visit: Visit) -> None:
+    """Both ask at the same moment, each without knowing of the other: both questions stay, side by side."""
+    address = serve(Scripted("One.", "Two.", "Three."))
+    person = visit(address)
+    person.send("First")
+    expect(last(person.page)).to_contain_text("ended by itself")
+    other = visit(address, path=person.page.url.removeprefix(address))
+    expect(last(other.page)).to_contain_text("One.")
+    for who in (person, other):
+        who.page.evaluate("document.hidden || Object.defineProperty(document, 'hidden', {get: () => true})")  # no polls
+    person.send("Second, here")
+    expect(person.page.locator("article.user").last).to_contain_text("Second, here")
+    other.send("Second, there")
+    expect(other.page.locator("article.user").last).to_contain_text("Second, there")
+    siblings = other.page.locator("article.user").last.locator(".siblings")
+    expect(siblings).to_contain_text("2/2")
+    other.page.locator("article.user").last.get_by_role("button", name="Previous version").click()
+    expect(other.page.locator("article.user").last).to_contain_text("Second, here")
+
+
+def test_a_long_conversation_opens_at_its_end(serve: Serve, visit: Visit) -> None:
+    address = serve(Scripted("Fine."))
+    person = visit(address)
+    made = person.page.evaluate(
+        """async () => {
+            const post = async (path, body) => (await fetch(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)})).json();
+            const {id} = await post("/api/conversations", {});
+            for (let n = 1; n <= 60; n++) {
+                const {answers} = await post(`/api/conversations/${id}/messages`, {text: `question ${n}`});
+                while ((await (await fetch(`/api/replies/${answers[0].id}`)).json()).message.answer.state !== "done")
+                    await new Promise((go) => setTimeout(go, 10));
+            }
+            return id;
+        }"""
+    )
+    person.open(f"/?c={made}")
+    expect(person.page.locator("article.user").last).to_have_text(re.compile("question 60"))
+    expect(person.page.locator("article")).to_have_count(30)
+    view = person.page.locator("#transcript")
+    assert view.evaluate("e => e.scrollHeight - e.scrollTop - e.clientHeight") < 2
+    for _ in range(8):
+        view.evaluate("e => { e.scrollTop = 0; }")
+        person.page.wait_for_timeout(250)
+    expect(person.page.locator("article")).to_have_count(120)
+    expect(person.page.locator("article.user").first).to_have_text(re.compile("question 1$", re.MULTILINE))
+    texts = person.page.locator("article.user .body").all_inner_texts()
+    assert texts == [f"question {n}" for n in range(1, 61)]
