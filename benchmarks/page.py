@@ -104,7 +104,7 @@ def script(home: Path, **reply: Any) -> str:
 
 
 def starting(browser: Browser, home: Path) -> None:
-    """From the start of the process until the box takes text; the browser runs already, and the page was drawn before."""
+    """From the start of the process until the box takes text. The browser runs, and the page was drawn before."""
     with cierzo(home):
         pass
     taken = []
@@ -144,7 +144,12 @@ def weighing(browser: Browser, home: Path) -> None:
         page.goto(address)
         page.locator(".example").first.click()
         page.locator("article.assistant[aria-busy=false]").wait_for(timeout=60_000)
-        show("memory of the process, the engine's apart", psutil.Process(process.pid).memory_info().rss / 1e6, MEMORY, " MB")
+        show(
+            "memory of the process, the engine's apart",
+            psutil.Process(process.pid).memory_info().rss / 1e6,
+            MEMORY,
+            " MB",
+        )
         page.context.close()
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
@@ -162,9 +167,13 @@ async def fill(home: Path, messages: int) -> str:
     conversation = (await store.conversations.create(owner=None, title=f"{messages} messages")).id
     parent = None
     for number in range(messages):
-        text = f"Message {number}, of **some** length:\n\n- with a list\n- and `code`\n\n```python\nprint({number})\n```"
+        text = (
+            f"Message {number}, of **some** length:\n\n- with a list\n- and `code`\n\n```python\nprint({number})\n```"
+        )
         role = ("user", "assistant")[number % 2]
-        parent = (await store.conversations.append(conversation, owner=None, parent=parent, role=role, text=text)).message.id
+        parent = (
+            await store.conversations.append(conversation, owner=None, parent=parent, role=role, text=text)
+        ).message.id
     await store.close()
     return conversation
 
@@ -201,7 +210,9 @@ def conversations(browser: Browser, home: Path) -> None:
         print(f"opening: {fast * 1000:.0f} ms with 10 messages, {slow * 1000:.0f} ms with 1,000")
         show("opening a conversation of 1,000 messages over one of 10", slow / fast, OPENING)
         costs = [updating(page, address, conversation, seconds=6) for conversation in (short, long)]
-        print(f"an update costs {costs[0] * 1000:.2f} ms of the browser with 10 messages, {costs[1] * 1000:.2f} ms with 1,000")
+        print(
+            f"an update costs {costs[0] * 1000:.2f} ms of the browser with 10 messages, {costs[1] * 1000:.2f} ms with 1,000"
+        )
         show("an update in a conversation of 1,000 messages over one of 10", costs[1] / costs[0], GROWTH)
         page.context.close()
 
@@ -261,11 +272,13 @@ def typing(browser: Browser, home: Path) -> None:
         blocked = page.evaluate("long")
         page.context.close()
     print(f"{keys} keys pressed in {time.perf_counter() - began:.0f} s; {tokens}; tasks over 50 ms: {len(blocked)}")
-    show("tasks over 100 ms while one types and 4,000 tokens come", len([each for each in blocked if each > BLOCKED]), 0)
+    show(
+        "tasks over 100 ms while one types and 4,000 tokens come", len([each for each in blocked if each > BLOCKED]), 0
+    )
 
 
 async def following(address: str) -> tuple[float, int]:
-    """So many answers, each followed as HTML; gives seconds from the first token to the last of all, and the answers."""
+    """Follow so many answers as HTML; give the seconds that the slowest took, and how many saw their end."""
 
     async def one(session: aiohttp.ClientSession) -> tuple[float, float, bool]:
         async with session.post(f"{address}/api/conversations", json={}) as made:

@@ -93,7 +93,7 @@ def visit(browser: Browser, address: str, language: str, scheme: str, screen: st
 
 
 def talk(page: Page, language: str, screen: str) -> None:
-    """Ask the questions, each when the answer before it is whole; on a desktop the first is a conversation of its own."""
+    """Ask the questions, each when the answer before it is whole; on a desktop the first in a chat of its own."""
     page.evaluate("localStorage.setItem('cierzo.parameters', JSON.stringify({temperature: 0}))")
     page.reload()
     page.locator("html[data-ready]").wait_for(state="attached", timeout=60_000)

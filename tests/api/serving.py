@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import subprocess
-import sys
 import tempfile
 import threading
 import time

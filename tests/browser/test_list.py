@@ -20,7 +20,20 @@ from cierzo.page.drawn import Drawn
 from cierzo.page.words import LANGUAGES
 
 EN = LANGUAGES["en"]
-MONTHS = "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre".split()
+MONTHS = [
+    "enero",
+    "febrero",
+    "marzo",
+    "abril",
+    "mayo",
+    "junio",
+    "julio",
+    "agosto",
+    "septiembre",
+    "octubre",
+    "noviembre",
+    "diciembre",
+]
 
 
 HTTP = httpx.Client(timeout=30)
@@ -443,7 +456,7 @@ HOSTILE = (
     "<style>*{display:none}</style>",
     "<img src='http://127.0.0.2:9/a.png'>",
     "</a></li></ul></nav><h1>out</h1>",
-    "\"><script>window.ran = 1</script>",
+    '"><script>window.ran = 1</script>',
     "' onmouseover='window.ran = 1' x='",
     "javascript:window.ran=1",
     "{title}{count}",
@@ -515,7 +528,9 @@ def test_what_goes_wrong_is_said_with_a_retry(address: str, visit: Visit) -> Non
     person = arrive(visit(address))
     person.pardon("503", "Failed to load")
     refusal = json.dumps({"error": {"type": "StoreUnavailable", "message": "the disk is full: make room"}})
-    refused: Callable[[Route], None] = lambda route: route.fulfill(status=503, body=refusal, content_type="application/json")
+    refused: Callable[[Route], None] = lambda route: route.fulfill(
+        status=503, body=refusal, content_type="application/json"
+    )
     own = re.compile(r"/api/conversations/[^/]+$")
     person.page.route(own, lambda route: refused(route) if route.request.method == "PATCH" else route.fallback())
     expect(rows(person)).to_have_text(["una"])
