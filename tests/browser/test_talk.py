@@ -293,7 +293,9 @@ def test_drafts_survive_each_in_its_place(serve: Serve, visit: Visit) -> None:
 
 
 def test_an_answer_that_fails_says_why_and_can_be_asked_for_again(serve: Serve, visit: Visit) -> None:
-    person = visit(serve(Scripted(Reply.of(["half", " of it", EngineDied("the engine is gone: ask again")]), "All of it.")))
+    person = visit(
+        serve(Scripted(Reply.of(["half", " of it", EngineDied("the engine is gone: ask again")]), "All of it."))
+    )
     person.send("Try")
     line = answers(person).locator(".line.failed")
     expect(line).to_contain_text("failed: the engine is gone: ask again")
@@ -360,7 +362,9 @@ def test_an_acknowledgement_that_was_lost_makes_no_second_question(serve: Serve,
 
 
 def test_a_full_queue_says_so(serve: Serve, visit: Visit) -> None:
-    person = visit(serve(Scripted(Reply.of([Overloaded("every place is taken: try again in a moment", retry_after=1)]), "Now.")))
+    person = visit(
+        serve(Scripted(Reply.of([Overloaded("every place is taken: try again in a moment", retry_after=1)]), "Now."))
+    )
     person.send("Please")
     line = answers(person).locator(".line.failed")
     expect(line).to_contain_text("every place is taken")
@@ -370,7 +374,11 @@ def test_a_full_queue_says_so(serve: Serve, visit: Visit) -> None:
 
 @pytest.mark.parametrize(
     ("locale", "first", "words"),
-    [("es-MX", "¿Quién eres?", "terminó por sí misma"), ("fr-CA", "Qui es-tu ?", "terminée d'elle-même"), ("de-DE", "Who are you?", "ended by itself")],
+    [
+        ("es-MX", "¿Quién eres?", "terminó por sí misma"),
+        ("fr-CA", "Qui es-tu ?", "terminée d'elle-même"),
+        ("de-DE", "Who are you?", "ended by itself"),
+    ],
 )
 def test_examples_in_the_language_of_the_page(serve: Serve, visit: Visit, locale: str, first: str, words: str) -> None:
     engine = Scripted("So.")
@@ -399,7 +407,9 @@ def test_who_hears_the_page_hears_beginning_and_end_once(serve: Serve, visit: Vi
     expect(person.page.locator("#announcer")).to_have_text("The answer is complete.")
     expect(person.page.locator("#transcript")).to_have_attribute("aria-busy", "false")
     assert person.page.evaluate("heard") == ["The answer is being written.", "The answer is complete."]
-    expect(person.page.locator("#transcript [aria-live], #transcript [role=log], #transcript [role=status]")).to_have_count(0)
+    expect(
+        person.page.locator("#transcript [aria-live], #transcript [role=log], #transcript [role=status]")
+    ).to_have_count(0)
 
 
 def test_keys(serve: Serve, visit: Visit) -> None:
