@@ -190,6 +190,8 @@ class Finish(BaseModel):
     timings: Timings
     seed: int | None
     stop: str | None
+    kept: int = Field(description="how many of the answer's tokens it began with, written before")
+    rate: float | None = Field(description="tokens per second while decoding; null where nobody can tell")
 
 
 class SamplingUsed(BaseModel):

@@ -7,12 +7,12 @@ holds, parents come before their children. Where something is wrong, one sentenc
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cierzo.errors import BadInput
-from cierzo.messages import MAX_ALTERNATIVES, Alternative, Finish, Message, Phase, Sampling, Timings, Token
+from cierzo.messages import MAX_ALTERNATIVES, Alternative, Finish, Message, Phase, Sampling, Timings, Token, content
 from cierzo.store.records import Answer, Conversation, StoredMessage, check_title
 from cierzo.store.transfer import Full
 from cierzo.transfer.kinds import date, flag, identity, moment, number, one_of, record, rows, text, whole, wrong
@@ -42,7 +42,7 @@ _ANSWER: tuple[str, ...] = (
 )
 _ANSWER += ("reason", "finish", "failure", "ended", "phases", "tokens")
 _SAMPLING = tuple(field.name for field in fields(Sampling))
-_FINISH = tuple(field.name for field in fields(Finish))
+_FINISH = tuple(field.name for field in fields(Finish) if field.compare)
 _TIMINGS = tuple(field.name for field in fields(Timings))
 CONVERSATION = ("id", "title", "created", "updated", "pinned", "archived", "deleted", "head")
 _NUMBERS = {"-inf": -math.inf, "inf": math.inf, "nan": math.nan}
@@ -80,10 +80,10 @@ def _plain_answer(answer: Answer, full: Full, created: datetime) -> dict[str, An
         "route": answer.route,
         "continues": answer.continues,
         "kept": answer.kept,
-        "sampling": asdict(answer.sampling),
+        "sampling": content(answer.sampling),
         "prompt_ids": full.prompt_ids,
         "reason": answer.reason or "interrupted",  # one that is still being written ends here as far as a file knows
-        "finish": None if answer.finish is None else asdict(answer.finish),
+        "finish": None if answer.finish is None else content(answer.finish),
         "failure": answer.failure,
         "ended": date(answer.ended or created),
         "phases": [
