@@ -344,6 +344,22 @@ def test_a_speed_is_told_only_where_it_was_measured(live):
     assert told[1] < 120
 
 
+def test_what_the_window_left_out_is_counted(live):
+    server = live(Scripted(Reply.of("bien")))
+    long = "palabra " * 2500
+    conversation, first = begin(server, long, system="Sé breve.")
+    followed(server, first)
+    _, second = begin(server, long, conversation)
+    followed(server, second)
+    again = server.post(f"/api/messages/{second}/again", {}).json()
+    followed(server, again["id"])
+    longer = server.post(f"/api/replies/{second}/continue", {"at": 1}).json()
+    followed(server, longer["id"])
+    shown = server.get(f"/api/conversations/{conversation}").json()["messages"]
+    told = {message["id"]: message["answer"]["dropped"] for message in shown if message["answer"]}
+    assert told == {first: 0, second: 2, again["id"]: 2, longer["id"]: 2}
+
+
 def test_pages_of_a_list(live):
     server = live(Scripted("Hola."))
     made = [server.post("/api/conversations", {"title": f"{number}"}).json()["id"] for number in range(5)]

@@ -222,6 +222,9 @@ class Facts(BaseModel):
     route: str
     continues: str | None = Field(description="the answer with whose first tokens this one begins")
     kept: int = Field(description="how many tokens those are")
+    dropped: int | None = Field(
+        description="messages before the question that the window had no room for; null where nobody knows"
+    )
     logged: int = Field(description="events in its log so far")
     reason: str | None = Field(
         description="eos_token, stop_sequence, length, stopped, failed, or interrupted: its process ended before it"

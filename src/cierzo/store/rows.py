@@ -79,6 +79,7 @@ def _answer_of(row: Row[Any]) -> Answer:
         finish=None if row.answer_finish is None else _finish_of(orjson.loads(row.answer_finish), row.answer_kept),
         failure=row.answer_failure,
         ended=None if row.answer_ended is None else moment(row.answer_ended),
+        dropped=row.answer_dropped,
     )
 
 

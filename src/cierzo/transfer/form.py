@@ -37,6 +37,7 @@ _ANSWER: tuple[str, ...] = (
     "route",
     "continues",
     "kept",
+    "dropped",
     "sampling",
     "prompt_ids",
 )
@@ -80,6 +81,7 @@ def _plain_answer(answer: Answer, full: Full, created: datetime) -> dict[str, An
         "route": answer.route,
         "continues": answer.continues,
         "kept": answer.kept,
+        "dropped": answer.dropped,
         "sampling": content(answer.sampling),
         "prompt_ids": full.prompt_ids,
         "reason": answer.reason or "interrupted",  # one that is still being written ends here as far as a file knows
@@ -219,7 +221,7 @@ def conversation_of(given: dict[str, Any], place: str) -> Conversation:
 
 
 def _answer(value: Any, place: str, known: set[str]) -> tuple[Answer, tuple[int, ...], tuple[StreamEvent, ...]]:
-    given = record(value, _ANSWER, place)
+    given = record(value, _ANSWER, place, newer=("dropped",))
     reason = one_of(given["reason"], _REASONS, f"{place}.reason")
     finish = None if given["finish"] is None else _finish(given["finish"], f"{place}.finish")
     if (finish.reason if finish else "interrupted") != reason:
@@ -238,6 +240,7 @@ def _answer(value: Any, place: str, known: set[str]) -> tuple[Answer, tuple[int,
         sampling=_sampling(given["sampling"], f"{place}.sampling"),
         continues=continues,
         kept=kept,
+        dropped=None if given["dropped"] is None else whole(given["dropped"], f"{place}.dropped"),
         logged=len(events),
         reason=reason,
         finish=finish,
