@@ -397,7 +397,8 @@ def test_who_hears_the_page_hears_beginning_and_end_once(serve: Serve, visit: Vi
         """() => {
             window.heard = [];
             const spot = document.getElementById("announcer");
-            new MutationObserver(() => heard.push(spot.textContent)).observe(spot, {childList: true, characterData: true, subtree: true});
+            const observer = new MutationObserver(() => heard.push(spot.textContent));
+            observer.observe(spot, {childList: true, characterData: true, subtree: true});
         }"""
     )
     person.send("Speak")
