@@ -266,7 +266,7 @@ class List {
     let row = this.rows.get(item.id);
     if (!row || row.hit !== hit) this.rows.set(item.id, (row = this.makeRow(item, hit)));
     row.item = item;
-    const title = visible(item.title);
+    const title = visible(row.given ?? item.title);
     put(row.link, "title", title);
     put(row.link, "aria-current", item.id === this.selected ? "page" : null);
     if (hit) this.drawHit(row, title);
