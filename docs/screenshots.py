@@ -23,9 +23,10 @@ IMAGES = Path(__file__).parent / "images"
 MOST_BYTES = 1_500_000
 
 QUESTIONS = {
-    "es": ("¿Cuál es tu ingrediente favorito?", "¿Qué es un token?"),
-    "en": ("What is your favourite ingredient?", "What is a token?"),
+    "es": ("¿Qué es la temperatura?", "¿Cuál es tu ingrediente favorito?", "¿Qué es un token?"),
+    "en": ("What is temperature?", "What is your favourite ingredient?", "What is a token?"),
 }
+NEW = {"es": "Nueva charla", "en": "New chat"}
 LOCALES = {"es": "es-ES", "en": "en-GB"}
 SCREENS = {"desktop": (1280, 800, 1), "phone": (360, 740, 2)}
 
@@ -41,10 +42,13 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         for language, scheme, screen in product(QUESTIONS, ("light", "dark"), SCREENS):
             page = visit(browser, address, language, scheme, screen)
-            if screen == "desktop":
-                page.screenshot(path=IMAGES / f"start-{language}-{scheme}.png")
-            talk(page, language)
+            page.screenshot(path=IMAGES / f"start-{language}-{scheme}-{screen}.png")
+            talk(page, language, screen)
             page.screenshot(path=IMAGES / f"page-{language}-{scheme}-{screen}.png")
+            if screen == "phone":
+                page.locator("#side > .toggle-button").click()
+                page.wait_for_timeout(600)
+                page.screenshot(path=IMAGES / f"list-{language}-{scheme}-{screen}.png")
             page.context.close()
         browser.close()
     sizes = {path.name: path.stat().st_size for path in sorted(IMAGES.glob("*.png"))}
@@ -82,22 +86,27 @@ def visit(browser: Browser, address: str, language: str, scheme: str, screen: st
         has_touch=screen == "phone",
     ).new_page()
     page.goto(address)
-    expect(page.locator("#conversation .example")).to_have_count(4, timeout=60_000)
-    expect(page.locator("#conversation")).to_contain_text("Ask" if language == "en" else "Pregunta")
+    page.locator("html[data-ready]").wait_for(state="attached", timeout=60_000)
+    expect(page.locator(".example")).to_have_count(4)
+    page.wait_for_timeout(700)
     return page
 
 
-def talk(page: Page, language: str) -> None:
-    """Ask the questions, each when the answer before it is whole."""
-    temperature = page.locator("#temperature input[type=number]")
-    temperature.fill("0")
-    temperature.press("Tab")
-    for place, question in enumerate(QUESTIONS[language], 1):
-        page.locator("#box textarea").fill(question)
-        page.locator("#box textarea").press("Enter")
-        expect(page.get_by_test_id("bot")).to_have_count(place, timeout=120_000)
-        expect(page.locator("#box .submit-button")).to_be_visible(timeout=120_000)
-    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+def talk(page: Page, language: str, screen: str) -> None:
+    """Ask the questions, each when the answer before it is whole; on a desktop the first in a chat of its own."""
+    page.evaluate("localStorage.setItem('cierzo.parameters', JSON.stringify({temperature: 0}))")
+    page.reload()
+    page.locator("html[data-ready]").wait_for(state="attached", timeout=60_000)
+    for place, question in enumerate(QUESTIONS[language]):
+        page.locator("#box").fill(question)
+        page.locator("#send").click()
+        expect(page.locator("article.user").last).to_contain_text(question)
+        expect(page.locator("article.assistant[aria-busy=false]").last).to_be_visible(timeout=120_000)
+        expect(page.locator("article[aria-busy=true]")).to_have_count(0)
+        if not place and screen == "desktop":
+            page.keyboard.press("Control+Shift+O")
+            expect(page.locator("#title")).to_have_text(NEW[language])
+    page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(700)
 
 

@@ -60,7 +60,8 @@ FLOORS = {
 
 # Our own imports inside functions: only of optional, heavy parts that most runs never need.
 LATE_IMPORTS = {
-    ("app", "cierzo.page"): "the page needs gradio, which takes seconds to import",
+    ("app", "cierzo.page"): "the page stands before the API, whose libraries most commands do not need",
+    ("app", "cierzo.page.drawn"): "the same",
     ("app", "cierzo.api"): "the API needs fastapi, and most commands do not",
     ("app", "cierzo.conversations"): "conversations that are kept need sqlalchemy, and one answer does not",
     ("app", "cierzo.replies"): "the same",
@@ -169,6 +170,42 @@ def test_no_file_is_long() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}
 
 
+WEB = SOURCE / "page" / "web"
+SVG = "http://www.w3.org/2000/svg"
+
+
+def scripts() -> dict[str, str]:
+    return {path.name: path.read_text("utf-8") for path in sorted(WEB.rglob("*.js"))}
+
+
+def test_html_is_placed_in_one_place() -> None:
+    """Text is text everywhere but where the server's own HTML is placed."""
+    places = r"innerHTML|outerHTML|insertAdjacentHTML|setHTML|srcdoc|createContextualFragment|DOMParser|document\.write"
+    found = {name: re.findall(places, text) for name, text in scripts().items()}
+    assert {name: places for name, places in found.items() if places} == {"message.js": ["innerHTML"]}
+
+
+def test_no_text_is_run_as_a_program() -> None:
+    forms = r"\beval\s*\(|\bFunction\s*\(|\bset(?:Timeout|Interval)\s*\(\s*[\"'`]|javascript:|importScripts"
+    assert {name: found for name, text in scripts().items() if (found := re.findall(forms, text))} == {}
+
+
+def test_scripts_name_no_other_host() -> None:
+    """Only the name of a namespace looks like an address; the page's own parts have addresses without a host."""
+    address = re.compile(r"(?:https?|wss?)://[^\s\"'`]*|[\"'`(]//[\w.-]+\.\w+")
+    found = {name: {place for place in address.findall(text) if place != SVG} for name, text in scripts().items()}
+    assert {name: places for name, places in found.items() if places} == {}
+    for path in [*WEB.glob("*.css"), *WEB.glob("*.html"), *WEB.glob("*.webmanifest"), *WEB.glob("*.svg")]:
+        text = path.read_text("utf-8")
+        assert set(address.findall(text)) <= {SVG}, path.name
+        assert "@import" not in text
+
+
+def test_only_the_api_module_asks_the_server() -> None:
+    forms = r"\bfetch\s*\(|XMLHttpRequest|new\s+EventSource|new\s+WebSocket|sendBeacon|new\s+Worker|serviceWorker"
+    assert {name for name, text in scripts().items() if re.search(forms, text)} == {"api.js"}
+
+
 def test_environment_is_read_in_one_place() -> None:
     readers = {
         module
@@ -180,6 +217,7 @@ def test_environment_is_read_in_one_place() -> None:
         "settings": "our own settings",
         "engines.child": "gives the engine's process a clean environment",
         "engines.supervisor": "gives the engine's process a clean environment",
+        "page.drawn": "gives the process that draws an environment in which Gradio has no say",
         "terminal.language": "LANG and NO_COLOR belong to the terminal",
         "terminal.render": "LANG and NO_COLOR belong to the terminal",
     }

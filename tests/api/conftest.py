@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from serve_process import start
-from serving import demo, echo, leaving, live
+from serving import common, demo, echo, leaving, lent, live
 
-__all__ = ["demo", "echo", "leaving", "live", "start"]
+__all__ = ["common", "demo", "echo", "leaving", "lent", "live", "start"]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import tempfile
 import threading
 import time
-from typing import Any
-from unittest import mock
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from quick import quick_folder
 
 from cierzo import catalog
@@ -21,6 +17,7 @@ from cierzo.api.server import Server
 from cierzo.api.work import Work
 from cierzo.app import open_conversations
 from cierzo.chat import Chat
+from cierzo.engines.base import SILENCE
 from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.script import Reply, Script
 from cierzo.engines.scripted import Scripted
@@ -31,19 +28,6 @@ from cierzo.telemetry import Telemetry
 JSON = {"Content-Type": "application/json"}
 HTTP = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 """One for all requests, since to make one takes longer than most requests; each has a connection of its own."""
-
-
-_described: dict[str, Any] = {}
-_describe = FastAPI.openapi
-
-
-def described_once(app):
-    """Stand for FastAPI's own: all servers have one description, and to make it is half of the time of their start."""
-    if not _described:
-        _described.update(_describe(app))
-    known = copy.deepcopy(_described)
-    app.openapi = lambda: known
-    return known
 
 
 class Live:
@@ -74,11 +58,16 @@ class Live:
                 service.admission = Admission(chat.engine.describe().slots, waiting)
             return service
 
-        with mock.patch.object(FastAPI, "openapi", described_once):
-            self.server = Server(self.work, settings, opening, announce)
+        self.server = Server(self.work, settings, opening, announce)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
         self.thread.start()
         assert opened.wait(20)
+
+    def take(self, engine, silence):
+        """Answer with another engine from now on, and give up on it after so many seconds without an event."""
+        self.engine = self.work.chat.engine = engine
+        self.work._silence = self.work.service.replies._silence = silence
+        return self
 
     def run(self, work):
         """Let the server's own event loop do something: a client there need not fight with it for the interpreter."""
@@ -153,6 +142,25 @@ def live(leaving):
         leaving.append(server)
     while len(leaving) > 3:
         leaving.pop(0).close()
+
+
+@pytest.fixture(scope="session")
+def common():
+    """One server for all tests that only care what its engine does; ask for it by `lent`."""
+    server = Live(Scripted())
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def lent(common):
+    """Lend the common server an engine: ``lent(engine, silence=60)``. At the end nothing of it may still run."""
+
+    def lend(engine, silence=SILENCE):
+        return common.take(engine, silence)
+
+    yield lend
+    until(lambda: common.work.running == len(common.work.service.replies) == common.engine.running == 0)
 
 
 @pytest.fixture(scope="session")

@@ -45,8 +45,8 @@ def test_there_are_twenty_and_more():
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, *ODD])
-def test_every_answer_has_one_end(live, fault):
-    server = live({**FAULTS, **ODD}[fault](), silence=0.5 if "hangs" in fault else 60)
+def test_every_answer_has_one_end(lent, fault):
+    server = lent({**FAULTS, **ODD}[fault](), silence=0.2 if "hangs" in fault else 60)
     for route in ROUTES:
         path, body = body_of(route, stream=True)
         answer = server.post(path, body)
@@ -85,9 +85,8 @@ def followed(server):
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, *ODD])
-def test_every_answer_in_a_conversation_has_one_end(live, fault):
-    server = live({**FAULTS, **ODD}[fault]())
-    server.work.service.replies._silence = 0.5 if "hangs" in fault else 60
+def test_every_answer_in_a_conversation_has_one_end(lent, fault):
+    server = lent({**FAULTS, **ODD}[fault](), silence=0.2 if "hangs" in fault else 60)
     events, stored = followed(server)
     assert [name for name, _ in events].count("end") == 1, events[-3:]
     assert "error" not in [name for name, _ in events]

@@ -23,9 +23,9 @@ WORDS = [f"{chr(97 + number % 26)}" for number in range(200)]
 
 
 @pytest.mark.timeout(3600)
-def test_cut_at_every_byte_and_resumed(live):
+def test_cut_at_every_byte_and_resumed(lent):
     """Half of the cuts fall into an answer that is being written, the others into one that is done."""
-    server = live(Scripted(Reply.of([*WORDS, Wait()])))
+    server = lent(Scripted(Reply.of([*WORDS, Wait()])))
     place = server.socket.getsockname()
     _, reply = begin(server)
     until(lambda: server.get(f"/api/replies/{reply}").json()["message"]["answer"]["logged"] == 200)
@@ -49,8 +49,8 @@ def test_cut_at_every_byte_and_resumed(live):
     assert client.end["reason"] == "stopped"
 
 
-def test_two_who_reload_in_the_middle(live):
-    server = live(Scripted(Reply.of(WORDS, delay=0.01)))
+def test_two_who_reload_in_the_middle(lent):
+    server = lent(Scripted(Reply.of(WORDS, delay=0.01)))
     _, reply = begin(server)
     clients = [Follower(), Follower()]
 
@@ -74,8 +74,8 @@ def test_two_who_reload_in_the_middle(live):
     assert server.engine.stopped == 0  # nobody who left stopped it
 
 
-def test_the_larger_number_counts(live):
-    server = live(Scripted("uno dos tres"))
+def test_the_larger_number_counts(lent):
+    server = lent(Scripted("uno dos tres"))
     _, reply = begin(server)
     Follower().follow(server.url, reply)
     url = f"/api/replies/{reply}/events"
@@ -99,9 +99,9 @@ def test_a_number_that_is_none_is_refused(echo, wrong):
         assert answer.json()["error"]["type"] == "BadInput"
 
 
-def test_a_silent_answer_says_that_it_lives_and_its_head_comes_at_once(live, monkeypatch):
+def test_a_silent_answer_says_that_it_lives_and_its_head_comes_at_once(lent, monkeypatch):
     monkeypatch.setattr(wire, "KEEP_ALIVE", 0.1)
-    server = live(Scripted(["a", Wait(1.5), "b"]))
+    server = lent(Scripted(["a", Wait(1.5), "b"]))
     _, reply = begin(server)
     with httpx.stream("GET", f"{server.url}/api/replies/{reply}/events", timeout=60) as answer:
         said = answer.read()
@@ -110,8 +110,8 @@ def test_a_silent_answer_says_that_it_lives_and_its_head_comes_at_once(live, mon
     assert Follower().feed(said).text == "ab"
 
 
-def test_a_failure_is_one_end(live):
-    server = live(Scripted(Reply.of(["uno", " dos", Wait(0.2)], disorder=True)))
+def test_a_failure_is_one_end(lent):
+    server = lent(Scripted(Reply.of(["uno", " dos", Wait(0.2)], disorder=True)))
     _, reply = begin(server)
     client = Follower().follow(server.url, reply)
     assert client.whole()

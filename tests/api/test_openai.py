@@ -29,8 +29,8 @@ ANSWER = "".join(WORDS)
 
 
 @pytest.fixture
-def server(live):
-    return live(Scripted(Reply(tuple(TOKENS))))
+def server(lent):
+    return lent(Scripted(Reply(tuple(TOKENS))))
 
 
 @pytest.fixture
@@ -189,9 +189,9 @@ def test_a_prompt_that_is_too_long(client):
     assert refused.value.code == "context_length_exceeded"
 
 
-def test_errors_have_their_status(live):
+def test_errors_have_their_status(lent):
     engine = Scripted([Overloaded("too many", retry_after=3)], [EngineDied("it died")], [EngineRefused("it would not")])
-    server = live(engine)
+    server = lent(engine)
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0) as client:
         with pytest.raises(openai.RateLimitError) as busy:
             chat(client)
@@ -201,8 +201,8 @@ def test_errors_have_their_status(live):
                 chat(client, stream=True)
 
 
-def test_an_error_in_a_stream_is_its_last_event(live):
-    server = live(Scripted(["Half", EngineDied("it died: ask again")]))
+def test_an_error_in_a_stream_is_its_last_event(lent):
+    server = lent(Scripted(["Half", EngineDied("it died: ask again")]))
     body = server.post("/v1/chat/completions", asking(stream=True))
     assert body.status_code == 200
     *_, last = data_of(body.text)
@@ -213,8 +213,8 @@ def test_an_error_in_a_stream_is_its_last_event(live):
             heard.extend(chunk.choices[0].delta.content for chunk in chat(client, stream=True))
 
 
-async def test_cancelling_stops_the_engine(live):
-    server = live(Scripted(Reply.of(["a"], repeat=True, delay=0.01)))
+async def test_cancelling_stops_the_engine(lent):
+    server = lent(Scripted(Reply.of(["a"], repeat=True, delay=0.01)))
     async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0) as client:
         stream = await client.chat.completions.create(model="any", **asking(stream=True))
         async for _ in stream:
@@ -230,9 +230,9 @@ async def test_cancelling_stops_the_engine(live):
     assert server.engine.stopped == 2
 
 
-def test_many_at_once_share_nothing(live):
+def test_many_at_once_share_nothing(lent):
     engine = Scripted(*(Reply.of(f"I am {name}.", when=name, delay=0.001) for name in ("Ana", "Bob", "Cid", "Dio")))
-    server = live(engine)
+    server = lent(engine)
 
     async def all_of_them():
         async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="-") as client:
@@ -244,6 +244,6 @@ def test_many_at_once_share_nothing(live):
     assert answers == [f"I am {name}." for name in names]
 
 
-def test_the_engine_says_length_by_itself(live):
-    server = live(Scripted(["a", Finish("length", answer_tokens=1)]))
+def test_the_engine_says_length_by_itself(lent):
+    server = lent(Scripted(["a", Finish("length", answer_tokens=1)]))
     assert server.post("/v1/chat/completions", asking()).json()["choices"][0]["finish_reason"] == "length"

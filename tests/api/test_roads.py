@@ -27,8 +27,8 @@ def run_cells(url):
     return cells
 
 
-def test_the_notebooks_cells_on_an_exact_engine(live, capsys):
-    server = live(Scripted("Mi ingrediente favorito es el pan.", "Mi ingrediente", "Pienso en ello."))
+def test_the_notebooks_cells_on_an_exact_engine(lent, capsys):
+    server = lent(Scripted("Mi ingrediente favorito es el pan.", "Mi ingrediente", "Pienso en ello."))
     cells = run_cells(server.url)
     said = capsys.readouterr().out
     assert said.startswith("Mi ingrediente favorito es el pan.\n")

@@ -24,8 +24,8 @@ PROMPT = "<s>[INST] ¿Cuál es tu ingrediente favorito? [/INST]"
 
 
 @pytest.fixture
-def server(live):
-    return live(Scripted(Reply(tuple(TOKENS))))
+def server(lent):
+    return lent(Scripted(Reply(tuple(TOKENS))))
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def test_a_stop_text_is_part_of_the_answer(client):
     assert "".join(event.token.text for event in events) == events[-1].generated_text == "Mi ingrediente es el"
 
 
-def test_the_window_may_end_an_answer_early(live):
-    server = live(Scripted(["a", Finish("length", answer_tokens=1)]))
+def test_the_window_may_end_an_answer_early(lent):
+    server = lent(Scripted(["a", Finish("length", answer_tokens=1)]))
     *_, last = data_of(generate(server, "/generate_stream", max_new_tokens=9, details=True).text)
     assert json.loads(last)["generated_text"] == "a"
     assert json.loads(last)["details"]["finish_reason"] == "length"
@@ -211,8 +211,8 @@ def test_the_prompts_tokens(server):
     assert [part["start"] for part in parts[1:]] == [part["stop"] for part in parts[:-1]]
 
 
-def test_errors_have_their_class(live):
-    server = live(Scripted([Overloaded("full", retry_after=2)], [EngineDied("it died")], ["Ha", EngineDied("it died")]))
+def test_errors_have_their_class(lent):
+    server = lent(Scripted([Overloaded("full", retry_after=2)], [EngineDied("it died")], ["Ha", EngineDied("it died")]))
     client = InferenceClient(base_url=server.url, token="-")
     with pytest.raises(OverloadedError):
         client.text_generation(PROMPT)
@@ -225,9 +225,9 @@ def test_errors_have_their_class(live):
     assert last == {"error": "Request failed during generation: it died", "error_type": "generation"}
 
 
-def test_text_that_forges_a_stream_stays_text(live):
+def test_text_that_forges_a_stream_stays_text(lent):
     forged = ["a\n\ndata: {}\n\n", "\r\ndata: [DONE]\r\n\r\n", "\u2028data: x\u2029\x85\x0b\x0c\x1c", ": ping\n\n"]
-    server = live(Scripted(forged))
+    server = lent(Scripted(forged))
     client = InferenceClient(base_url=server.url, token="-")
     assert client.text_generation(PROMPT) == "".join(forged)
     assert list(client.text_generation(PROMPT, stream=True))[: len(forged)] == forged

@@ -118,7 +118,9 @@ def test_a_long_conversation_opens_at_its_end(serve: Serve, visit: Visit) -> Non
     person = visit(address)
     made = person.page.evaluate(
         """async () => {
-            const post = async (path, body) => (await fetch(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)})).json();
+            const headers = {"Content-Type": "application/json"};
+            const post = async (path, body) =>
+                (await fetch(path, {method: "POST", headers, body: JSON.stringify(body)})).json();
             const {id} = await post("/api/conversations", {});
             for (let n = 1; n <= 60; n++) {
                 const {answers} = await post(`/api/conversations/${id}/messages`, {text: `question ${n}`});

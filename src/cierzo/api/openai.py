@@ -31,6 +31,7 @@ from cierzo.api.wire import (
     VERSION,
     EventStream,
     Refusal,
+    described_errors,
     described_stream,
     dumps,
     event,
@@ -141,9 +142,7 @@ def _invalid(error: RequestValidationError) -> Refusal:
 
 def router(work: Work) -> APIRouter:
     """Make the routes."""
-    errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": OpenAIError} for status in (400, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 507)
-    }
+    errors = described_errors(OpenAIError, (400, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 507))
     api = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=routes_worded(refusal), responses=errors)
     started = int(time.time())
 

@@ -13,12 +13,12 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from cierzo.api import conversations, models, openai, ops, rendered, replies, tgi, transfers, wording
-from cierzo.api.conversations_types import EndEvent, PhaseEvent
+from cierzo.api.conversations_types import ApiError, EndEvent, PhaseEvent
 from cierzo.api.gate import Gate, PatientOnce
-from cierzo.api.openai_types import ChatChunk, CompletionAnswer
+from cierzo.api.openai_types import ChatChunk, CompletionAnswer, OpenAIError
 from cierzo.api.rendered_types import HtmlEvent
-from cierzo.api.tgi_types import StreamEvent
-from cierzo.api.wire import VERSION, Refusal
+from cierzo.api.tgi_types import StreamEvent, TgiError
+from cierzo.api.wire import VERSION, Refusal, dumps
 from cierzo.api.work import Work
 from cierzo.listening import address_of, ending_quietly, listen, refuse_strangers
 from cierzo.telemetry import JsonLines, Telemetry
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from cierzo.settings import Settings
 
     Opening = Callable[[Chat, Telemetry], Awaitable[Conversations]]
+
+_NAMED = (
+    *(ApiError, OpenAIError, TgiError),
+    *(ChatChunk, CompletionAnswer, StreamEvent, PhaseEvent, EndEvent, HtmlEvent),
+)
+"""Models that the description of a route only names."""
 
 MOST_CONNECTIONS = 1024
 LAST_SECOND = 1
@@ -70,6 +76,7 @@ def application(work: Work, *, home: Path, host: str = "127.0.0.1") -> Gate:
         lifespan=life,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
     )
     routers = (
@@ -94,7 +101,7 @@ def application(work: Work, *, home: Path, host: str = "127.0.0.1") -> Gate:
         return Refusal(refusal.status, refusal.body, headers).response()
 
     _measure(work)
-    _describe(app)
+    app.add_route("/openapi.json", _described(app), include_in_schema=False)
     return Gate(app, host, telemetry=work.telemetry, refuse=refused, ending=lambda: work.draining)
 
 
@@ -105,14 +112,27 @@ def refused(path: str, status: int, sentence: str) -> Refusal:
     return wording.refused(status, sentence) if path.startswith("/api/") else tgi.refused(status, sentence)
 
 
-def _describe(app: FastAPI) -> None:
-    """Put the events of streams into the description, which FastAPI does not know of."""
-    described = app.openapi()
-    for model in (ChatChunk, CompletionAnswer, StreamEvent, PhaseEvent, EndEvent, HtmlEvent):
-        schema = model.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
-        parts = {**schema.pop("$defs", {}), model.__name__: schema}
-        for name, part in parts.items():
-            described["components"]["schemas"].setdefault(name, part)
+def _described(app: FastAPI) -> Callable[[Request], Response]:
+    """Make the route of the description, with errors and the events of streams, which FastAPI does not know of.
+
+    To make it takes a fifth of a second, and most servers are never asked: so it is made for who asks first, in a
+    thread, beside the answers.
+    """
+    made: list[bytes] = []
+    one_at_a_time = threading.Lock()
+
+    def description(_request: Request) -> Response:
+        with one_at_a_time:
+            if not made:
+                known = app.openapi()["components"]["schemas"]
+                for model in _NAMED:
+                    schema = model.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+                    for name, part in {**schema.pop("$defs", {}), model.__name__: schema}.items():
+                        known.setdefault(name, part)
+                made.append(dumps(app.openapi()))
+        return Response(made[0], media_type="application/json")
+
+    return description
 
 
 def _measure(work: Work) -> None:

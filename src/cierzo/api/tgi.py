@@ -33,6 +33,7 @@ from cierzo.api.wire import (
     VERSION,
     EventStream,
     Refusal,
+    described_errors,
     described_stream,
     event,
     json_response,
@@ -175,9 +176,7 @@ def _truncated(prompt: Prompt, most: int | None, template: str) -> Prompt:
 
 def router(work: Work) -> APIRouter:
     """Make the routes."""
-    errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": TgiError} for status in (400, 403, 404, 408, 413, 415, 422, 424, 429, 500, 502, 503, 507)
-    }
+    errors = described_errors(TgiError, (400, 403, 404, 408, 413, 415, 422, 424, 429, 500, 502, 503, 507))
     api = APIRouter(tags=["Text Generation Inference"], route_class=routes_worded(refusal), responses=errors)
 
     @api.post(

@@ -7,12 +7,12 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 
 from cierzo.api.conversations_types import ApiError
-from cierzo.api.wire import Refusal
+from cierzo.api.wire import Refusal, described_errors
 from cierzo.errors import BadInput, CierzoError, NotFound
 
 STATUSES = (400, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 502, 503, 507)
 
-ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ApiError} for status in STATUSES}
+ERRORS = described_errors(ApiError, STATUSES)
 """For ``/openapi.json``."""
 
 _AGAIN = 5.0

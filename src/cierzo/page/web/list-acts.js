@@ -12,9 +12,14 @@ const TURNING = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g; // signs that
 
 const addressOf = (id) => `/api/conversations/${encodeURIComponent(id)}`;
 
+/** A title as it is shown: one that nobody could see or hear is none. */
+export function visible(title) {
+  return /[\p{L}\p{N}\p{P}\p{S}]/u.test(title) ? title : say("untitled");
+}
+
 /** A title or a file's name inside a sentence: not too long, and unable to turn the rest of the sentence around. */
 export function named(text) {
-  const letters = Array.from((text || say("untitled")).replace(TURNING, ""));
+  const letters = Array.from(visible(text).replace(TURNING, ""));
   return letters.length > LONGEST_NAMED ? `${letters.slice(0, LONGEST_NAMED - 1).join("")}…` : letters.join("");
 }
 

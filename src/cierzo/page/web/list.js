@@ -4,7 +4,7 @@
 // there, and with it the focus, the place in the list and whatever is open in it. Titles are other people's text.
 
 import { ask } from "./api.js";
-import { named, openListMenu, openRowMenu, remove, rename, takeDrops } from "./list-acts.js";
+import { named, openListMenu, openRowMenu, remove, rename, takeDrops, visible } from "./list-acts.js";
 import { arrange, h, sign, signButton } from "./ui.js";
 import { language, say, Told } from "./words.js";
 
@@ -92,7 +92,7 @@ function byConversation(hits) {
 
 // --- small things ---------------------------------------------------------------------------------------------------
 
-/** Set an attribute where it is another, or take it away (null): pages that are read aloud notice every change. */
+/** Set an attribute where it is another, or take it away (null): no change for nothing. */
 function put(element, name, value) {
   if (element.getAttribute(name) === value) return;
   if (value === null) element.removeAttribute(name);
@@ -213,9 +213,9 @@ class List {
     put(this.heading, "class", source === ARCHIVE ? null : "unseen");
     write(this.heading, say(source === ARCHIVE ? "archive_shown" : "conversations"));
     write(this.status, failed ?? (items.length || !source ? "" : this.nothing(source)));
-    this.again.hidden = !failed;
-    this.back.hidden = source !== ARCHIVE;
-    this.more.hidden = !more;
+    put(this.again, "hidden", failed ? null : "");
+    put(this.back, "hidden", source === ARCHIVE ? null : "");
+    put(this.more, "hidden", more ? null : "");
     this.reach(this.reached);
     if (held && (held.hidden || held !== document.activeElement)) this.holdOn(held, place);
   }
@@ -246,7 +246,7 @@ class List {
     let row = this.rows.get(item.id);
     if (!row || row.hit !== hit) this.rows.set(item.id, (row = this.makeRow(item, hit)));
     row.item = item;
-    const title = item.title || say("untitled");
+    const title = visible(item.title);
     put(row.link, "title", title);
     put(row.link, "aria-current", item.id === this.selected ? "page" : null);
     if (hit) this.drawHit(row, title);

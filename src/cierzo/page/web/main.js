@@ -4,7 +4,7 @@ import { ApiError, ask, newId } from "./api.js";
 import { Composer } from "./composer.js";
 import { mountList } from "./list.js";
 import { nameOf } from "./message.js";
-import { markEngine, parameters, setSystem } from "./settings.js";
+import { closeBars, markEngine, parameters, setSystem } from "./settings.js";
 import { showKeys, showOffer } from "./start.js";
 import { Transcript } from "./transcript.js";
 import { h, note, signButton } from "./ui.js";
@@ -56,7 +56,7 @@ class Page {
     if (remember && id !== idInAddress()) history.pushState(null, "", id ? `/?c=${encodeURIComponent(id)}` : "/");
     this.composer.turnTo(id);
     this.list.select(id);
-    document.body.classList.remove("bars-open");
+    closeBars();
     await this.transcript.open(id);
     setSystem(id ? this.transcript.system : null);
     this.composer.focus();
