@@ -112,16 +112,19 @@ class Page {
 
   /** A question was refused: the conversation that was made for it is not to stay behind, empty. */
   async forgetPending(conversation) {
-    const { newConversation } = this.pending;
+    const { newConversation, made } = this.pending;
     this.pending = null;
-    if (!conversation) await ask("DELETE", `/api/conversations/${newConversation}`).catch(() => {});
+    if (!conversation && made) await ask("DELETE", `/api/conversations/${newConversation}`).catch(() => {});
   }
 
   /** Store a question after `parent` and begin its answer. */
   async send(text, { parent, clientId }) {
     const { sampling, system } = parameters();
     let { conversation } = this.transcript;
-    if (!conversation) conversation = await ask("POST", "/api/conversations", { id: this.pending.newConversation });
+    if (!conversation) {
+      this.pending.made = true;
+      conversation = await ask("POST", "/api/conversations", { id: this.pending.newConversation });
+    }
     const body = { text, parent, client_id: clientId, sampling };
     if (system !== this.transcript.system) body.system = system;
     await ask("POST", `/api/conversations/${conversation.id}/messages`, body);
