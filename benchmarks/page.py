@@ -188,8 +188,9 @@ def opened(page: Page, address: str, conversation: str) -> float:
         row.evaluate(
             """row => new Promise((done) => {
                 const began = performance.now();
-                const look = () => document.querySelector("#transcript article")
-                    ? requestAnimationFrame(() => done((performance.now() - began) / 1000)) : requestAnimationFrame(look);
+                const painted = () => done((performance.now() - began) / 1000);
+                const look = () =>
+                    requestAnimationFrame(document.querySelector("#transcript article") ? painted : look);
                 row.click();
                 look();
             })"""
@@ -210,9 +211,8 @@ def conversations(browser: Browser, home: Path) -> None:
         print(f"opening: {fast * 1000:.0f} ms with 10 messages, {slow * 1000:.0f} ms with 1,000")
         show("opening a conversation of 1,000 messages over one of 10", slow / fast, OPENING)
         costs = [updating(page, address, conversation, seconds=6) for conversation in (short, long)]
-        print(
-            f"an update costs {costs[0] * 1000:.2f} ms of the browser with 10 messages, {costs[1] * 1000:.2f} ms with 1,000"
-        )
+        few, many = (cost * 1000 for cost in costs)
+        print(f"an update costs {few:.2f} ms of the browser with 10 messages, {many:.2f} ms with 1,000")
         show("an update in a conversation of 1,000 messages over one of 10", costs[1] / costs[0], GROWTH)
         page.context.close()
 

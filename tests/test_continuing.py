@@ -159,7 +159,11 @@ async def test_the_engine_gets_the_prompt_and_then_exactly_the_tokens_kept(talk:
         assert await talk.text(more.id) == "".join(token.text for token in tokens[:at]) + " sí."
         assert (more.answer.kept, more.answer.continues) == (at, first)  # type: ignore[union-attr] # it is one
         assert end.finish is not None
-        assert end.finish.answer_tokens == at + 1
+        assert (end.finish.answer_tokens, end.finish.kept) == (at + 1, at)
+        stored = (await talk.store.conversations.message(more.id, owner=None)).answer
+        assert stored is not None
+        assert stored.finish is not None
+        assert (stored.finish.kept, stored.finish.rate) == (at, end.finish.rate)
     again = (await talk.go_on(first, owner=None, at=0)).message
     await talk.end(again.id)
     assert engine.asked[-1].prompt == asked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
@@ -17,11 +17,14 @@ from cierzo.messages import (
     MAX_STOP_LENGTH,
     MAX_STOPS,
     MAX_TEXT,
+    Finish,
     Message,
     Piece,
     Prompt,
     Sampling,
+    Timings,
     check_text,
+    content,
 )
 
 GOOD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
@@ -137,3 +140,26 @@ def test_defaults_are_the_notebooks() -> None:
     sampling = Sampling()
     assert (sampling.temperature, sampling.max_new_tokens, sampling.top_p) == (0.9, 256, 0.95)
     assert sampling.repetition_penalty == 1.0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kept", "timings", "rate"),
+    [
+        (21, 0, Timings(decode=2.0), 10.0),
+        (21, 0, Timings(decode=2.0, engine_rate=12.5), 12.5),
+        (21, 10, Timings(decode=2.0), 5.0),
+        (21, 0, Timings(decode=0.00002), None),
+        (21, 0, Timings(decode=0.00002, engine_rate=800.0), 800.0),
+        (21, 20, Timings(decode=2.0), None),
+        (1, 0, Timings(decode=2.0), None),
+        (0, 0, Timings(), None),
+    ],
+)
+def test_the_speed_is_told_where_it_is_known(tokens: int, kept: int, timings: Timings, rate: float | None) -> None:
+    finish = Finish("length", answer_tokens=tokens, timings=timings, kept=kept)
+    assert finish.rate == rate
+    assert replace(finish, seed=7).rate == rate
+    assert finish == replace(finish, kept=0), "what is kept beside it makes no other end of it"
+    assert set(content(finish)) == {field.name for field in fields(Finish)} - {"kept", "rate"}
+    kept_only = {**content(finish), "timings": Timings(**content(finish)["timings"])}
+    assert Finish(**kept_only, kept=kept).rate == rate

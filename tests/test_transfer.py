@@ -6,7 +6,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cierzo import transfer
@@ -43,6 +43,8 @@ def read(text):
 
 
 @given(st.lists(values, max_size=4), st.booleans(), st.sampled_from([None, 1]))
+@example([1, 2], False, None)
+@example([10], False, None)
 def test_values_are_read_as_json_reads_them_however_they_come(given_values, ascii_only, indent):
     text = json.dumps(given_values, ensure_ascii=ascii_only, indent=indent)
     try:

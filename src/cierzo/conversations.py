@@ -354,6 +354,7 @@ class Conversations:
             route="ids",
             continues=continues,
             kept=len(kept),
+            dropped=len(prompt.dropped),
         )
         return await self.replies.begin(
             question.conversation,

@@ -8,7 +8,7 @@ A stream is: ``Phase`` events, then ``Token`` events, then exactly one ``Finish`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import chain
 from typing import Any, Literal, Self, cast
 
@@ -254,6 +254,9 @@ class Phase:
     seconds: float = 0.0
 
 
+MEASURABLE = 0.1
+"""Seconds of decoding below which a count of tokens says nothing of the speed: they may have come in one packet."""
+
 FinishReason = Literal["eos_token", "stop_sequence", "length", "stopped", "failed"]
 
 
@@ -290,6 +293,9 @@ class Finish:
         timings: Where the time went.
         seed: Seed that was used, also where none was asked for; None where the engine does not report it.
         stop: The stop text that was met, if one was.
+        kept: How many of ``answer_tokens`` it began with, written before.
+        rate: Tokens per second while decoding, None where nobody can tell: the engine's own count, or else the tokens
+            after the first over ``timings.decode``, where that is at least `MEASURABLE`.
     """
 
     reason: FinishReason
@@ -299,6 +305,21 @@ class Finish:
     timings: Timings = Timings()
     seed: int | None = None
     stop: str | None = None
+    kept: int = field(default=0, compare=False)
+    rate: float | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        times, timed = self.timings, self.answer_tokens - self.kept - 1
+        rate = times.engine_rate
+        if rate is None and timed > 0 and times.decode >= MEASURABLE:
+            rate = timed / times.decode
+        object.__setattr__(self, "rate", rate)
+
+
+def content(value: Sampling | Finish) -> dict[str, Any]:
+    """Return what makes two of them equal, as plain values: what is kept of one, and what stands in files."""
+    same = {field.name for field in fields(value) if field.compare}
+    return {name: each for name, each in asdict(value).items() if name in same}
 
 
 StreamEvent = Phase | Token | Finish

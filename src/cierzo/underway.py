@@ -92,12 +92,12 @@ class Underway:
         """Say for the engine, which could not, how far it came."""
         first = self.first - self.began if self.first else 0.0
         timings = Timings(queue=self.waited, first_token=first, decode=self.last - self.first)
-        return Finish(reason, prompt_tokens=self.prompt_tokens, answer_tokens=self.tokens, timings=timings)
+        return Finish(reason, self.prompt_tokens, answer_tokens=self.tokens, timings=timings, kept=self.kept)
 
     def finished(self, finish: Finish) -> Finish:
         """Add to what the engine says of the end what it cannot know: the tokens kept, and the wait before it."""
         timings = finish.timings.after(self.waited)
-        return replace(finish, answer_tokens=finish.answer_tokens + self.kept, timings=timings)
+        return replace(finish, answer_tokens=finish.answer_tokens + self.kept, timings=timings, kept=self.kept)
 
     @property
     def tokens(self) -> int:

@@ -329,6 +329,37 @@ def test_looking_for_news_is_cheap(live):
     assert after["updated"] > before["updated"]
 
 
+def test_a_speed_is_told_only_where_it_was_measured(live):
+    server = live(Scripted(Reply.of(["a "] * 30), Reply.of(["a "] * 30, delay=0.01)))
+    told = []
+    for _ in range(2):
+        conversation, reply = begin(server)
+        finish = followed(server, reply).end["finish"]
+        answer = server.get(f"/api/conversations/{conversation}").json()["messages"][-1]["answer"]
+        assert (answer["finish"], finish["kept"]) == (finish, 0)
+        decode = finish["timings"]["decode"]
+        assert finish["rate"] == (pytest.approx(29 / decode) if decode >= 0.1 else None)
+        told.append(finish["rate"])
+    assert told[1] is not None
+    assert told[1] < 120
+
+
+def test_what_the_window_left_out_is_counted(live):
+    server = live(Scripted(Reply.of("bien")))
+    long = "palabra " * 2500
+    conversation, first = begin(server, long, system="Sé breve.")
+    followed(server, first)
+    _, second = begin(server, long, conversation)
+    followed(server, second)
+    again = server.post(f"/api/messages/{second}/again", {}).json()
+    followed(server, again["id"])
+    longer = server.post(f"/api/replies/{second}/continue", {"at": 1}).json()
+    followed(server, longer["id"])
+    shown = server.get(f"/api/conversations/{conversation}").json()["messages"]
+    told = {message["id"]: message["answer"]["dropped"] for message in shown if message["answer"]}
+    assert told == {first: 0, second: 2, again["id"]: 2, longer["id"]: 2}
+
+
 def test_pages_of_a_list(live):
     server = live(Scripted("Hola."))
     made = [server.post("/api/conversations", {"title": f"{number}"}).json()["id"] for number in range(5)]

@@ -41,6 +41,7 @@ class Settings:
 
     def wait(self) -> None:
         expect(self.page.locator("#settings-title")).to_be_attached(timeout=60_000)
+        expect(self.page.locator("html[data-ready]")).to_be_attached(timeout=60_000)  # it takes the focus before
 
     def reload(self) -> None:
         self.page.reload()
@@ -313,8 +314,11 @@ def test_the_language_is_chosen_by_keyboard_and_kept(address: str, visit: Visit)
         picker = here.page.get_by_role("combobox", name=here.words["language"])
         picker.focus()
         option = here.page.get_by_role("option", name=name)
-        while picker.get_attribute("aria-activedescendant") != option.get_attribute("id"):
+        expect(option).to_be_visible()
+        wanted = option.get_attribute("id")
+        while (at := picker.get_attribute("aria-activedescendant")) != wanted:
             here.page.keyboard.press("ArrowDown")
+            expect(picker).not_to_have_attribute("aria-activedescendant", at or "")
         with here.page.expect_navigation():
             here.page.keyboard.press("Enter")
         here = Settings(here.person, tag)

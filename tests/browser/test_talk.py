@@ -9,7 +9,7 @@ import pytest
 from person import Person, Serve, Visit
 from playwright.sync_api import Locator, expect
 
-from cierzo.engines.script import Reply, Wait
+from cierzo.engines.script import Reply, Script, Wait
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import EngineDied, Overloaded
 from cierzo.messages import Phase
@@ -110,6 +110,24 @@ def test_phases_and_a_clock(serve: Serve, visit: Visit) -> None:
     for words in ("Loading the model · 40 % · ", "Reading your message · 300 of 800 tokens · "):
         expect(line).to_have_text(re.compile(re.escape(words) + r"[12]?\d\.\d s"))
     over(person)
+
+
+def test_a_place_in_the_queue(serve: Serve, visit: Visit) -> None:
+    engine = Scripted(script=Script((endless(),), slots=1))
+    address = serve(engine)
+    people = [visit(address) for _ in range(3)]
+    for person in people:
+        person.send("Go on")
+        expect(answers(person)).to_have_count(1)
+    expect(answers(people[1]).locator(".line")).to_have_text(re.compile(r"Waiting, place 1 · \d+\.\d s"))
+    expect(answers(people[2]).locator(".line")).to_have_text(re.compile(r"Waiting, place 2 · \d+\.\d s"))
+    people[0].page.keyboard.press("Escape")
+    expect(answers(people[1]).locator(".line")).to_contain_text("Writing")
+    expect(answers(people[2]).locator(".line")).to_have_text(re.compile(r"Waiting, place 1 · \d+\.\d s"))
+    people[2].page.keyboard.press("Escape")  # whoever waits can stop too
+    over(people[2])
+    people[1].page.keyboard.press("Escape")
+    over(people[1])
 
 
 def test_stop_keeps_what_was_written_and_frees_the_engine(serve: Serve, visit: Visit) -> None:
@@ -372,25 +390,6 @@ def test_a_full_queue_says_so(serve: Serve, visit: Visit) -> None:
     expect(answers(person).locator(".body")).to_have_text("Now.")
 
 
-@pytest.mark.parametrize(
-    ("locale", "first", "words"),
-    [
-        ("es-MX", "¿Quién eres?", "terminó por sí misma"),
-        ("fr-CA", "Qui es-tu ?", "terminée d'elle-même"),
-        ("de-DE", "Who are you?", "ended by itself"),
-    ],
-)
-def test_examples_in_the_language_of_the_page(serve: Serve, visit: Visit, locale: str, first: str, words: str) -> None:
-    engine = Scripted("So.")
-    person = visit(serve(engine), locale=locale)
-    expect(person.page.locator(".example")).to_have_count(4)
-    person.page.locator(".example").first.click()
-    over(person)
-    expect(person.page.locator("article.user .body")).to_have_text(first)
-    expect(answers(person).locator(".line")).to_contain_text(words)
-    expect(person.page.locator("html")).to_have_attribute("lang", "en" if locale == "de-DE" else locale[:2])
-
-
 def test_who_hears_the_page_hears_beginning_and_end_once(serve: Serve, visit: Visit) -> None:
     person = visit(serve(Scripted(Reply.of(["a"] * 20, delay=0.03))))
     person.page.wait_for_selector("html[data-ready]")
@@ -398,7 +397,8 @@ def test_who_hears_the_page_hears_beginning_and_end_once(serve: Serve, visit: Vi
         """() => {
             window.heard = [];
             const spot = document.getElementById("announcer");
-            new MutationObserver(() => heard.push(spot.textContent)).observe(spot, {childList: true, characterData: true, subtree: true});
+            const observer = new MutationObserver(() => heard.push(spot.textContent));
+            observer.observe(spot, {childList: true, characterData: true, subtree: true});
         }"""
     )
     person.send("Speak")
@@ -427,23 +427,3 @@ def test_keys(serve: Serve, visit: Visit) -> None:
     expect(person.box).to_have_value("?\n")
     person.page.keyboard.press("Control+k")
     expect(person.page.get_by_role("searchbox")).to_be_focused()
-
-
-def test_it_can_be_installed(serve: Serve, visit: Visit) -> None:
-    person = visit(serve(Scripted()))
-    told = person.page.evaluate(
-        """async () => {
-            const link = document.querySelector("link[rel=manifest]");
-            const manifest = await (await fetch(link.href)).json();
-            const icons = await Promise.all(manifest.icons.map(async ({src, sizes}) => {
-                const image = new Image();
-                image.src = src;
-                await image.decode();
-                return [sizes, image.naturalWidth];
-            }));
-            return [manifest.name, manifest.display, manifest.start_url, icons];
-        }"""
-    )
-    assert told[:3] == ["Cierzo", "standalone", "/"]
-    assert [width for sizes, width in told[3] if sizes == "512x512"] == [512, 512]
-    assert [width for sizes, width in told[3] if sizes == "192x192"] == [192]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from promises import check_tree
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from cierzo.errors import BadInput, BadText, CierzoError, Conflict, NotFound
 from cierzo.messages import MAX_TEXT, Alternative, Finish, Phase, Sampling, Timings, Token
+from cierzo.settings import Settings
 from cierzo.store import AnswerStart, Store, StoredMessage
 from cierzo.store.schema import metadata
 
@@ -25,6 +28,7 @@ START = AnswerStart(
     sampling=Sampling(temperature=0.5, stop=("fin", "\n\n"), seed=7, alternatives=5),
     prompt_ids=(1, 3, 28_705, 131_071, 0),
     route="ids",
+    dropped=3,
     writer="here",
 )
 EVENTS = [
@@ -500,6 +504,31 @@ async def test_the_tables_are_as_the_queries_name_them(store: Store) -> None:
 
     async with store._database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+
+
+async def test_answers_of_an_older_program_lose_nothing(store: Store, settings: Settings) -> None:
+    """Back to before the last step, and forward again."""
+    conversation, question = await begun(store)
+    answer = (await store.replies.begin(conversation, owner=None, parent=question.id, start=START)).message.id
+    done = await store.replies.finish(answer, FINISH, after=0, batch=EVENTS)
+    assert done.answer is not None
+    assert done.answer.dropped == 3
+
+    async def back(connection: Any) -> None:
+        await connection.execute(text("ALTER TABLE answers DROP COLUMN dropped"))
+        await connection.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+
+    await store._database.write(back)
+    newer = await Store.open(settings)
+    try:
+        kept = await newer.conversations.message(answer, owner=None)
+        assert kept == replace(done, answer=replace(done.answer, dropped=None))
+        again = await newer.replies.begin(conversation, owner=None, parent=question.id, start=START)
+        assert again.message.answer is not None
+        assert again.message.answer.dropped == 3
+        assert await newer.replies.tokens(answer, owner=None)
+    finally:
+        await newer.close()
 
 
 async def test_closing_twice_is_as_once(settings: object) -> None:

@@ -103,6 +103,7 @@ async def grow(store: Store, tree: list[Said], state: tuple[str, bool, bool, boo
             prompt_ids=each.prompt_ids,
             route="ids",
             continues=last[-1] if last and number % 2 else None,
+            dropped=each.place % 4 or None,
         )
         begun = await store.replies.begin(conversation, owner=owner, parent=parent, start=start)
         if each.finish:
@@ -142,4 +143,5 @@ def alike(file: bytes | dict[str, Any]) -> Any:
             message["id"], message["parent"] = place[message["id"]], place[message["parent"]]
             if message["answer"]:
                 message["answer"]["continues"] = place[message["answer"]["continues"]]
+                message["answer"].setdefault("dropped", None)  # which older files do not have
     return document["conversations"]

@@ -190,6 +190,8 @@ class Finish(BaseModel):
     timings: Timings
     seed: int | None
     stop: str | None
+    kept: int = Field(description="how many of the answer's tokens it began with, written before")
+    rate: float | None = Field(description="tokens per second while decoding; null where nobody can tell")
 
 
 class SamplingUsed(BaseModel):
@@ -220,6 +222,9 @@ class Facts(BaseModel):
     route: str
     continues: str | None = Field(description="the answer with whose first tokens this one begins")
     kept: int = Field(description="how many tokens those are")
+    dropped: int | None = Field(
+        description="messages before the question that the window had no room for; null where nobody knows"
+    )
     logged: int = Field(description="events in its log so far")
     reason: str | None = Field(
         description="eos_token, stop_sequence, length, stopped, failed, or interrupted: its process ended before it"

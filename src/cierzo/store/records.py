@@ -105,6 +105,8 @@ class AnswerStart:
         route: How the prompt went to the engine: ``ids``, ``text`` or ``messages``; empty where there is one way.
         continues: Id of the answer whose first ``kept`` tokens this one begins with.
         kept: How many tokens those are.
+        dropped: Messages before the question that the window had no room for, system prompts not counted; None where
+            nobody knows.
         writer: Who writes it; lets a process tell its own answers from those of another one.
     """
 
@@ -117,6 +119,7 @@ class AnswerStart:
     route: str = ""
     continues: str | None = None
     kept: int = 0
+    dropped: int | None = None
     writer: str = ""
 
 
@@ -130,6 +133,7 @@ class Answer:
         reason: How it ended; None while it is being written.
         finish: The engine's own account of the end; None where there is none (``writing``, ``interrupted``).
         failure: The sentence of the error that ended it; empty otherwise.
+        dropped: As in `AnswerStart`.
     """
 
     state: Literal["writing", "done"]
@@ -146,6 +150,7 @@ class Answer:
     finish: Finish | None = None
     failure: str = ""
     ended: datetime | None = None
+    dropped: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

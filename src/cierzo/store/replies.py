@@ -111,6 +111,7 @@ class Replies:
                     route=start.route,
                     continues=start.continues,
                     kept=start.kept,
+                    dropped=start.dropped,
                     sampling=written(start.sampling),
                     prompt_ids=prompt_ids,
                     failure="",

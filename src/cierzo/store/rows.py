@@ -5,7 +5,6 @@ Nothing here opens a transaction; whoever calls has one.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cierzo.errors import Conflict, NotFound
-from cierzo.messages import Finish, Role, Sampling, Timings
+from cierzo.messages import Finish, Role, Sampling, Timings, content
 from cierzo.store.folding import owner_word, words
 from cierzo.store.records import Answer, Conversation, StoredMessage, is_id, moment, new_id
 from cierzo.store.schema import answers, conversations, messages, search_texts
@@ -77,9 +76,10 @@ def _answer_of(row: Row[Any]) -> Answer:
         kept=row.answer_kept,
         logged=row.answer_logged,
         reason=row.answer_reason,
-        finish=None if row.answer_finish is None else _finish_of(orjson.loads(row.answer_finish)),
+        finish=None if row.answer_finish is None else _finish_of(orjson.loads(row.answer_finish), row.answer_kept),
         failure=row.answer_failure,
         ended=None if row.answer_ended is None else moment(row.answer_ended),
+        dropped=row.answer_dropped,
     )
 
 
@@ -89,13 +89,13 @@ def _sampling_of(values: str) -> Sampling:
     return Sampling.of(orjson.loads(values))
 
 
-def _finish_of(values: dict[str, Any]) -> Finish:
-    return Finish(**{**values, "timings": Timings(**values["timings"])})
+def _finish_of(values: dict[str, Any], kept: int) -> Finish:
+    return Finish(**{**values, "timings": Timings(**values["timings"]), "kept": kept})
 
 
 def written(value: Sampling | Finish) -> str:
     """Return the JSON under which one of the two is kept."""
-    return orjson.dumps(asdict(value)).decode()
+    return orjson.dumps(content(value)).decode()
 
 
 def with_answers() -> Select[Any]:

@@ -97,6 +97,7 @@ answers = Table(
     Column("phases", LargeBinary),
     Column("tokens", LargeBinary),
     Column("stopping", BigInteger),
+    Column("dropped", Integer),
     CheckConstraint("state IN ('writing', 'done')", name="answers_state"),
     Index(
         "answers_writing",

@@ -265,6 +265,7 @@ def _answer_row(each: Packed, answer: Answer, names: dict[str, str]) -> dict[str
         "route": answer.route,
         "continues": None if answer.continues is None else names[answer.continues],
         "kept": answer.kept,
+        "dropped": answer.dropped,
         "sampling": written(answer.sampling),
         "prompt_ids": each.prompt_ids,
         "reason": answer.reason,

@@ -203,9 +203,10 @@ def _answer(open_chat: Callable[[Settings], Chat], settings: Settings) -> Check:
     except TimeoutError:
         advice = "is the machine busy? set CIERZO_LOG=debug for the details"
         return Check("answer", "fail", f"none within {PATIENCE} s", advice)
-    times, count = answer.finish.timings, len(answer.tokens)
-    rate = f", {(count - 1) / times.decode:.0f} tokens/s" if count > 1 and times.decode else ""
-    return Check("answer", "ok", f"{count} tokens, the first after {times.first_token:.1f} s{rate}")
+    finish = answer.finish
+    rate = "" if finish.rate is None else f", {finish.rate:.0f} tokens/s"
+    found = f"{len(answer.tokens)} tokens, the first after {finish.timings.first_token:.1f} s{rate}"
+    return Check("answer", "ok", found)
 
 
 async def _ask(chat: Chat) -> Answer:

@@ -260,13 +260,12 @@ class Talk:
         if answer.finish is None:
             yield say("ended_with", reason=answer.reason)
             return
-        finish, times = answer.finish, answer.finish.timings
-        rate = (finish.answer_tokens - 1) / times.decode if times.decode > 0 and finish.answer_tokens > 1 else None
+        finish = answer.finish
         yield say(
             "last",
             tokens=finish.answer_tokens,
-            rate=say("no_rate") if rate is None else say("rate", rate=rate),
-            first=f"{times.first_token:.2f} s",
+            rate=say("no_rate") if finish.rate is None else say("rate", rate=finish.rate),
+            first=f"{finish.timings.first_token:.2f} s",
             reason=finish.reason + (f" {finish.stop!r}" if finish.stop else ""),
         )
         if finish.reason not in ("stopped", "failed"):

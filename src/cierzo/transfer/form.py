@@ -7,12 +7,12 @@ holds, parents come before their children. Where something is wrong, one sentenc
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cierzo.errors import BadInput
-from cierzo.messages import MAX_ALTERNATIVES, Alternative, Finish, Message, Phase, Sampling, Timings, Token
+from cierzo.messages import MAX_ALTERNATIVES, Alternative, Finish, Message, Phase, Sampling, Timings, Token, content
 from cierzo.store.records import Answer, Conversation, StoredMessage, check_title
 from cierzo.store.transfer import Full
 from cierzo.transfer.kinds import date, flag, identity, moment, number, one_of, record, rows, text, whole, wrong
@@ -37,12 +37,13 @@ _ANSWER: tuple[str, ...] = (
     "route",
     "continues",
     "kept",
+    "dropped",
     "sampling",
     "prompt_ids",
 )
 _ANSWER += ("reason", "finish", "failure", "ended", "phases", "tokens")
 _SAMPLING = tuple(field.name for field in fields(Sampling))
-_FINISH = tuple(field.name for field in fields(Finish))
+_FINISH = tuple(field.name for field in fields(Finish) if field.compare)
 _TIMINGS = tuple(field.name for field in fields(Timings))
 CONVERSATION = ("id", "title", "created", "updated", "pinned", "archived", "deleted", "head")
 _NUMBERS = {"-inf": -math.inf, "inf": math.inf, "nan": math.nan}
@@ -80,10 +81,11 @@ def _plain_answer(answer: Answer, full: Full, created: datetime) -> dict[str, An
         "route": answer.route,
         "continues": answer.continues,
         "kept": answer.kept,
-        "sampling": asdict(answer.sampling),
+        "dropped": answer.dropped,
+        "sampling": content(answer.sampling),
         "prompt_ids": full.prompt_ids,
         "reason": answer.reason or "interrupted",  # one that is still being written ends here as far as a file knows
-        "finish": None if answer.finish is None else asdict(answer.finish),
+        "finish": None if answer.finish is None else content(answer.finish),
         "failure": answer.failure,
         "ended": date(answer.ended or created),
         "phases": [
@@ -219,7 +221,7 @@ def conversation_of(given: dict[str, Any], place: str) -> Conversation:
 
 
 def _answer(value: Any, place: str, known: set[str]) -> tuple[Answer, tuple[int, ...], tuple[StreamEvent, ...]]:
-    given = record(value, _ANSWER, place)
+    given = record(value, _ANSWER, place, newer=("dropped",))
     reason = one_of(given["reason"], _REASONS, f"{place}.reason")
     finish = None if given["finish"] is None else _finish(given["finish"], f"{place}.finish")
     if (finish.reason if finish else "interrupted") != reason:
@@ -238,6 +240,7 @@ def _answer(value: Any, place: str, known: set[str]) -> tuple[Answer, tuple[int,
         sampling=_sampling(given["sampling"], f"{place}.sampling"),
         continues=continues,
         kept=kept,
+        dropped=None if given["dropped"] is None else whole(given["dropped"], f"{place}.dropped"),
         logged=len(events),
         reason=reason,
         finish=finish,

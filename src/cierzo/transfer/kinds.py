@@ -24,17 +24,18 @@ def wrong(place: str, what: str) -> NoReturn:
     raise BadInput(f"the file is broken at {place} ({what}): nothing was imported")
 
 
-def record(value: Any, names: tuple[str, ...], place: str) -> dict[str, Any]:
-    """Return ``value`` if it is an object with exactly these fields."""
+def record(value: Any, names: tuple[str, ...], place: str, *, newer: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return ``value`` if it is an object with exactly these fields; ``newer`` ones are null where a file is older."""
     if type(value) is not dict:
         wrong(place, "an object is expected")
+    given: dict[str, Any] = {**dict.fromkeys(newer), **value}
     for name in names:
-        if name not in value:
+        if name not in given:
             wrong(place, f'"{name}" is missing')
-    for name in value:
+    for name in given:
         if name not in names:
             wrong(place, f"nothing is known of {name!r:.60}")
-    return value
+    return given
 
 
 def rows(value: Any, place: str, most: int = MAX_ROWS) -> list[Any]:

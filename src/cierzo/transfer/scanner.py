@@ -91,8 +91,9 @@ class Scanner:
             else:
                 # A number may go on in what is not yet read, behind its point or its exponent's sign.
                 open_end = isinstance(found, (int, float)) and end + len("e+") >= len(self._text)
+                size = end - self._at  # reading on moves the place where it stands
                 if not open_end or not self._more(step):
-                    self._at = end
+                    self._at += size
                     return found
             step *= 2
 

@@ -70,9 +70,8 @@ export function rename(list, row) {
     box.remove();
     row.li.classList.remove("renaming");
     if (focus) row.link.focus();
-    if (!keep || !title || title === before) return list.draw();
-    row.name.textContent = title;
-    return doing(list, () => ask("PATCH", addressOf(row.item.id), { title }));
+    if (keep && title && title !== before) giveTitle(list, row, title);
+    else list.draw();
   };
   box.addEventListener("blur", () => end(true, false));
   box.addEventListener("keydown", (event) => {
@@ -86,6 +85,15 @@ export function rename(list, row) {
   row.li.append(box);
   box.focus();
   box.select();
+}
+
+/** The row shows the new title at once: what is read before the server has written it still finds the old one. */
+async function giveTitle(list, row, title) {
+  row.given = title;
+  list.draw();
+  await doing(list, () => ask("PATCH", addressOf(row.item.id), { title }));
+  row.given = null;
+  list.draw();
 }
 
 function putAway(list, { id, title }) {

@@ -52,6 +52,24 @@ async function read({ path, query, items, next, most }, wanted) {
   return { items: all, more: from !== null };
 }
 
+// --- the place in the list, which a reload of this tab does not lose -------------------------------------------------
+
+function lastPlace() {
+  try {
+    return JSON.parse(sessionStorage.getItem("cierzo.place")) ?? [PAGE, 0];
+  } catch {
+    return [PAGE, 0]; // storage is switched off
+  }
+}
+
+function keepPlace(place) {
+  try {
+    sessionStorage.setItem("cierzo.place", JSON.stringify(place));
+  } catch {
+    // the list begins at its top then
+  }
+}
+
 // --- groups ---------------------------------------------------------------------------------------------------------
 
 const months = new Intl.DateTimeFormat(language, { month: "long", year: "numeric" });
@@ -149,6 +167,8 @@ class List {
       h("div", { class: "list-tools" }, sign("search"), this.search, tools),
       this.nav);
     takeDrops(this);
+    [this.wanted, this.place] = lastPlace();
+    addEventListener("pagehide", () => keepPlace([this.wanted, this.nav.scrollTop]));
   }
 
   // --- reading
@@ -176,7 +196,7 @@ class List {
     const turned = this.shown.source !== found.source;
     this.shown = found;
     this.draw();
-    if (turned) this.nav.scrollTop = 0;
+    if (turned) [this.nav.scrollTop, this.place] = [this.place, 0];
   }
 
   /** Show something else. What is still on its way is for what was shown before. */
@@ -246,7 +266,7 @@ class List {
     let row = this.rows.get(item.id);
     if (!row || row.hit !== hit) this.rows.set(item.id, (row = this.makeRow(item, hit)));
     row.item = item;
-    const title = visible(item.title);
+    const title = visible(row.given ?? item.title);
     put(row.link, "title", title);
     put(row.link, "aria-current", item.id === this.selected ? "page" : null);
     if (hit) this.drawHit(row, title);

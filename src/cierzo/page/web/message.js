@@ -110,8 +110,7 @@ function factsOf(answer, context) {
   if (finish) {
     facts.push(count("tokens", finish.answer_tokens));
     if (finish.timings.first_token > 0) facts.push(say("first_token", { seconds: number(finish.timings.first_token, 2) }));
-    const rate = finish.rate ?? finish.timings.engine_rate;
-    if (rate) facts.push(say("rate", { rate: number(rate, rate < 10 ? 1 : 0) }));
+    if (finish.rate) facts.push(say("rate", { rate: number(finish.rate, finish.rate < 10 ? 1 : 0) }));
   }
   facts.push(endOf(answer, context));
   return facts;
