@@ -201,6 +201,13 @@ def test_scripts_name_no_other_host() -> None:
         assert "@import" not in text
 
 
+def test_no_id_leads_to_another_address_of_the_api() -> None:
+    """An id may come from a file that somebody made: what is put into an address goes through ``at``."""
+    loose = {name: re.findall(r"(?<!\bat)`/api/[^`]*`", text) for name, text in scripts().items()}
+    assert {name: found for name, found in loose.items() if found} == {}
+    assert sum(text.count("at`/api/") for text in scripts().values()) > 8
+
+
 def test_only_the_api_module_asks_the_server() -> None:
     forms = r"\bfetch\s*\(|XMLHttpRequest|new\s+EventSource|new\s+WebSocket|sendBeacon|new\s+Worker|serviceWorker"
     assert {name for name, text in scripts().items() if re.search(forms, text)} == {"api.js"}

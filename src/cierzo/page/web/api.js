@@ -11,6 +11,11 @@ export class ApiError extends Told {
   }
 }
 
+/** An address of the API, in which an id leads nowhere else, whatever stands in it: at`/api/messages/${id}/fork`. */
+export function at(parts, ...ids) {
+  return String.raw({ raw: parts }, ...ids.map(encodeURIComponent));
+}
+
 /** Ask the API; gives the JSON of its answer, or raises ApiError. */
 export async function ask(method, path, body) {
   const json = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
@@ -54,7 +59,7 @@ export function follow(reply, on) {
   let source;
   let timer;
   const open = () => {
-    source = new EventSource(`/api/replies/${reply}/html`);
+    source = new EventSource(at`/api/replies/${reply}/html`);
     source.addEventListener("phase", (event) => on.phase(JSON.parse(event.data)));
     source.addEventListener("html", (event) => on.html(JSON.parse(event.data)));
     source.addEventListener("end", (event) => {

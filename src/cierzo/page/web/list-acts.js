@@ -2,7 +2,7 @@
 //
 // Each asks the server, then the list reads again. What goes wrong is told at the foot of the page, with a retry.
 
-import { ask, upload } from "./api.js";
+import { ask, at, upload } from "./api.js";
 import { h, note, openMenu, trying } from "./ui.js";
 import { count, say } from "./words.js";
 
@@ -10,7 +10,7 @@ const LONGEST_TITLE = 300;
 const LONGEST_NAMED = 60;
 const TURNING = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g; // signs that change the direction of what follows
 
-const addressOf = (id) => `/api/conversations/${encodeURIComponent(id)}`;
+const addressOf = (id) => at`/api/conversations/${id}`;
 
 /** A title as it is shown: one that nobody could see or hear is none. */
 export function visible(title) {

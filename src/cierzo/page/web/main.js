@@ -1,6 +1,6 @@
 // Puts the page together: Gradio has drawn two bars around an empty middle, and this fills all three.
 
-import { ApiError, ask, newId } from "./api.js";
+import { ApiError, ask, at, newId } from "./api.js";
 import { Composer } from "./composer.js";
 import { mountList } from "./list.js";
 import { nameOf } from "./message.js";
@@ -114,7 +114,11 @@ class Page {
   async forgetPending(conversation) {
     const { newConversation, made } = this.pending;
     this.pending = null;
+<<<<<<< HEAD
     if (!conversation && made) await ask("DELETE", `/api/conversations/${newConversation}`).catch(() => {});
+=======
+    if (!conversation) await ask("DELETE", at`/api/conversations/${newConversation}`).catch(() => {});
+>>>>>>> page4-tests
   }
 
   /** Store a question after `parent` and begin its answer. */
@@ -127,7 +131,7 @@ class Page {
     }
     const body = { text, parent, client_id: clientId, sampling };
     if (system !== this.transcript.system) body.system = system;
-    await ask("POST", `/api/conversations/${conversation.id}/messages`, body);
+    await ask("POST", at`/api/conversations/${conversation.id}/messages`, body);
     if (this.transcript.conversation) await this.transcript.reload({ toEnd: true });
     else await this.open(conversation.id);
     this.changed();

@@ -1,6 +1,6 @@
 // The conversation that is open: its branch as the server renders it, and its answers followed while they are written.
 
-import { ApiError, ask, follow, newId } from "./api.js";
+import { ApiError, ask, at, follow, newId } from "./api.js";
 import { drawMessage, phaseLine, placeBlocks } from "./message.js";
 import { arrange, h, note, signButton, trying } from "./ui.js";
 import { say } from "./words.js";
@@ -27,8 +27,8 @@ export class Transcript {
     this.element.addEventListener("scroll", () => this.scrolled(), { passive: true });
     setInterval(() => this.tick(), TICK);
     this.on = {
-      again: (message) => this.begin(`/api/messages/${message.id}/again`),
-      proceed: (message) => this.begin(`/api/replies/${message.id}/continue`),
+      again: (message) => this.begin(at`/api/messages/${message.id}/again`),
+      proceed: (message) => this.begin(at`/api/replies/${message.id}/continue`),
       fork: (message) => this.fork(message),
       edit: (message) => this.edit(message),
       select: (id) => this.select(id),
@@ -60,7 +60,7 @@ export class Transcript {
     this.page.answering(false);
     if (!id) return this.drawStart();
     try {
-      const branch = await ask("GET", `/api/conversations/${id}/branch`);
+      const branch = await ask("GET", at`/api/conversations/${id}/branch`);
       if (turn === this.opened) this.draw(branch, { toEnd: true });
     } catch (error) {
       if (turn === this.opened) this.drawRefusal(error, id);
@@ -72,7 +72,7 @@ export class Transcript {
   async reload({ toEnd = false } = {}) {
     const turn = this.opened;
     const limit = Math.min(100, Math.max(30, this.shown.length + 2));
-    const branch = await ask("GET", `/api/conversations/${this.conversation.id}/branch?limit=${limit}`);
+    const branch = await ask("GET", at`/api/conversations/${this.conversation.id}/branch?limit=${limit}`);
     if (turn === this.opened) this.draw(branch, { toEnd });
   }
 
@@ -80,7 +80,7 @@ export class Transcript {
   async look() {
     if (!this.conversation?.updated) return;
     const turn = this.opened;
-    const { conversation } = await ask("GET", `/api/conversations/${this.conversation.id}/branch?limit=1`);
+    const { conversation } = await ask("GET", at`/api/conversations/${this.conversation.id}/branch?limit=1`);
     if (turn === this.opened && conversation.updated !== this.conversation.updated) await this.reload();
   }
 
@@ -118,7 +118,7 @@ export class Transcript {
 
   async toNewest() {
     await trying(async () => {
-      const { messages } = await ask("GET", `/api/conversations/${this.conversation.id}`);
+      const { messages } = await ask("GET", at`/api/conversations/${this.conversation.id}`);
       await this.select(messages.at(-1).id);
     });
   }
@@ -139,7 +139,7 @@ export class Transcript {
       const turn = this.opened;
       const first = this.shown[0].message.id;
       const through = this.head.id;
-      const path = `/api/conversations/${this.conversation.id}/branch?through=${through}&before=${first}&limit=50`;
+      const path = at`/api/conversations/${this.conversation.id}/branch?through=${through}&before=${first}&limit=50`;
       const { messages, earlier } = await ask("GET", path);
       if (turn !== this.opened || this.shown[0].message.id !== first) return;
       const fromEnd = this.element.scrollHeight - this.element.scrollTop;
@@ -221,12 +221,12 @@ export class Transcript {
   /** Stop what is being written here, wherever it is written. */
   async stop() {
     const { answering } = this;
-    if (answering) await trying(() => ask("POST", `/api/replies/${answering.id}/stop`));
+    if (answering) await trying(() => ask("POST", at`/api/replies/${answering.id}/stop`));
   }
 
   async select(id) {
     await trying(async () => {
-      await ask("PATCH", `/api/conversations/${this.conversation.id}`, { head: id });
+      await ask("PATCH", at`/api/conversations/${this.conversation.id}`, { head: id });
       await this.reload();
       this.articleOf(id)?.querySelector(".siblings button:not(:disabled)")?.focus();
     });
@@ -235,7 +235,7 @@ export class Transcript {
   async fork(message) {
     const id = newId();
     await trying(async () => {
-      const conversation = await ask("POST", `/api/messages/${message.id}/fork`, { id });
+      const conversation = await ask("POST", at`/api/messages/${message.id}/fork`, { id });
       this.page.open(conversation.id);
       this.page.changed();
       note(say("forked"));
