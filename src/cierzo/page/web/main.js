@@ -114,11 +114,7 @@ class Page {
   async forgetPending(conversation) {
     const { newConversation, made } = this.pending;
     this.pending = null;
-<<<<<<< HEAD
-    if (!conversation && made) await ask("DELETE", `/api/conversations/${newConversation}`).catch(() => {});
-=======
-    if (!conversation) await ask("DELETE", at`/api/conversations/${newConversation}`).catch(() => {});
->>>>>>> page4-tests
+    if (!conversation && made) await ask("DELETE", at`/api/conversations/${newConversation}`).catch(() => {});
   }
 
   /** Store a question after `parent` and begin its answer. */
