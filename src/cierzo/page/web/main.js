@@ -57,9 +57,10 @@ class Page {
     this.composer.turnTo(id);
     this.list.select(id);
     closeBars();
+    const focused = document.activeElement;
     await this.transcript.open(id);
     setSystem(id ? this.transcript.system : null);
-    this.composer.focus();
+    if ([focused, document.body].includes(document.activeElement)) this.composer.focus(); // else somebody types elsewhere
   }
 
   /** The transcript calls it when it shows another conversation, or another state of this one. */
