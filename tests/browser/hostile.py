@@ -219,7 +219,8 @@ LOOK = """() => {
         }
     }
     for (const link of document.querySelectorAll('#talk .message a')) {
-        const to = new URL(link.href);
+        const to = URL.parse(link.href);
+        if (!to) { found.push(`a link to nowhere: ${link.outerHTML.slice(0, 80)}`); continue; }
         if (!['http:', 'https:', 'mailto:'].includes(to.protocol)) found.push(`link to ${link.href.slice(0, 80)}`);
         if (to.username || to.password) found.push(`a link with a name: ${link.href}`);
         if (!/^[a-z]+:/i.test(link.getAttribute('href'))) found.push(`a link without a host: ${link.href}`);
@@ -285,7 +286,7 @@ POINTS = """() => {
     }
     const box = document.querySelector('#box').getBoundingClientRect();
     const over = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
-    if (over.id !== 'box') found.push(`over the box: ${over.outerHTML.slice(0, 80)}`);
+    if (over?.id !== 'box') found.push(`over the box: ${over?.outerHTML.slice(0, 80)}`);
     return { points, found };
 }"""
 """Whether what the pointer meets at any point belongs there."""
