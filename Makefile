@@ -27,10 +27,11 @@ test: $(VENV)/.dev system
 
 faults: $(VENV)/.dev system
 	CIERZO_FAULT_ROUNDS=100 CIERZO_KILL_ROUNDS=50 CIERZO_RESTART_ROUNDS=20 CIERZO_TAB_STEPS=10000 \
-	  CIERZO_EVERY_BYTE=1 CIERZO_EXAMPLES=100 $(BIN)/python -m pytest -s tests/contract/test_faults.py tests/contract/test_kills.py \
-	  tests/contract/test_tabs.py tests/contract/test_transfer_stores.py tests/test_replies.py \
+	  CIERZO_SEQUENCES=500 CIERZO_EVERY_BYTE=1 CIERZO_HUGE=1 CIERZO_EXAMPLES=100 $(BIN)/python -m pytest -s tests/contract/test_faults.py \
+	  tests/contract/test_kills.py tests/contract/test_sequences.py tests/contract/test_tabs.py \
+	  tests/contract/test_transfer_stores.py tests/test_replies.py \
 	  tests/api/test_engine_faults.py tests/api/test_following.py tests/api/test_schema.py \
-	  tests/terminal/test_shown_faults.py $(ARGS)
+	  tests/terminal/test_shown_faults.py tests/browser/test_hostile_page.py $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -49,6 +50,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/conversations.py
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/page.py
 
 screenshots: $(VENV)/.dev system
 	$(BIN)/python docs/screenshots.py

@@ -1,9 +1,10 @@
-"""What a conversation costs: sending late in a long one, and following a reply instead of reading the engine.
+"""What a conversation costs: sending late in a long one, showing its end, and following a reply.
 
     python benchmarks/conversations.py [--url URL]
 
 Ratios of one run, with the scripted engine. "Sending" is from the call to the stored question with its answer begun;
-cold is the first time after a start, when nothing of the conversation is in memory.
+cold is the first time after a start, when nothing of the conversation is in memory. "Showing" is the route that a page
+asks for the last 30 messages as HTML.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ import sys
 import tempfile
 import time
 from contextlib import aclosing
+from pathlib import Path
+
+import httpx
 
 from cierzo.admission import Admission
+from cierzo.api.server import application
+from cierzo.api.work import Work
 from cierzo.chat import Chat
 from cierzo.conversations import Conversations
 from cierzo.engines.script import Reply
@@ -25,6 +31,7 @@ from cierzo.messages import Message, Sampling, Token
 from cierzo.replies import Replies
 from cierzo.settings import Settings
 from cierzo.store import Store
+from cierzo.telemetry import Telemetry
 
 LONG = 2_000
 TRIES = 15
@@ -80,6 +87,32 @@ async def sending(store: Store) -> bool:
     return late <= 1.5 * early
 
 
+async def showing(store: Store, home: Path) -> bool:
+    """The whole way of the request but for the socket, in turns."""
+    conversations = await service(store, Reply.of("x"))
+
+    async def opening(*_: object) -> Conversations:
+        return conversations
+
+    work = Work(conversations.chat, Telemetry())
+    await work.open(opening)
+    counts = (10, 1_000)
+    names = {count: await filled(store, count) for count in counts}
+    times: dict[int, list[float]] = {count: [] for count in counts}
+    through = httpx.ASGITransport(application(work, home=home))
+    async with httpx.AsyncClient(transport=through, base_url="http://127.0.0.1") as client:
+        for _ in range(TRIES):
+            for count, name in names.items():
+                began = time.perf_counter()
+                answer = await client.get(f"/api/conversations/{name}/branch?limit=30")
+                times[count].append(time.perf_counter() - began)
+                answer.raise_for_status()
+    await conversations.replies.close()
+    short, long = (statistics.median(times[count]) for count in counts)
+    print(f"showing the end of 1,000 messages over one of 10: {long / short:.2f} (bar 3), {1e3 * long:.1f} ms")
+    return long <= 3 * short
+
+
 async def following(store: Store) -> None:
     conversations = await service(store, Reply.of(["palabra "] * 50, repeat=True))
     sampling = Sampling(max_new_tokens=TOKENS)
@@ -114,6 +147,7 @@ async def main() -> None:
         store = await Store.open(Settings.load({"home": folder, "database_url": arguments.url}))
         try:
             reached = await sending(store)
+            reached = await showing(store, Path(folder)) and reached
             await following(store)
         finally:
             await store.close()

@@ -105,7 +105,8 @@ def test_random_dialogues_equal_mistral_common(name: str, theirs: dict[str, Any]
         official = build(says(*turns), name, context=WIDE, system="official")
         assert official.ids == expected(theirs[name], turns), (number, turns)
         prompt = build(says(*turns), name, context=WIDE)
-        assert prompt.ids == expected(theirs[name], merged(name, turns)), (number, turns)
+        first = merged(name, turns)
+        assert prompt.ids == (official.ids if first == turns else expected(theirs[name], first)), (number, turns)
         assert not prompt.dropped
         assert prompt.leading_space == (TEMPLATES[name].kind == "spm" and turns[-1][0] != "prefix")
         check_pieces(prompt, name)

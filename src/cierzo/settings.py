@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     context: int = Field(0, ge=0, le=1_048_576, description="tokens of the model's window to use; 0 takes what fits")
     threads: int = Field(0, ge=0, le=512, description="processor threads of the embedded engine; 0 chooses")
     grace: float = Field(
-        20, ge=0, le=3600, description="seconds that running answers get to finish when `cierzo serve` is told to end"
+        20, ge=0, le=3600, description="seconds that running answers get to finish when a server is told to end"
     )
     log: Literal["debug", "info", "warning", "error"] = Field("warning", description="least level that is logged")
 

@@ -203,10 +203,10 @@ def elsewhere() -> Iterator[tuple[str, list[str]]]:
 LOOK = """() => {
     const found = [];
     const bodies = [...document.querySelectorAll('#talk .message .body')];
-    const known = new Set(`DIV P EM STRONG S CODE PRE SPAN A UL OL LI BLOCKQUOTE H1 H2 H3 H4 H5 H6 HR BR TABLE THEAD TBODY
-        TR TH TD BUTTON svg path`.split(/\\s+/));
-    const named = new Set(`class href title target rel data-language tabindex type start viewBox d aria-hidden aria-label
-        dir`.split(/\\s+/));
+    const known = new Set(`DIV P EM STRONG S CODE PRE SPAN A UL OL LI BLOCKQUOTE H1 H2 H3 H4 H5 H6 HR BR
+        TABLE THEAD TBODY TR TH TD BUTTON svg path`.split(/\\s+/));
+    const named = new Set(`class href title target rel data-language tabindex type start viewBox d
+        aria-hidden aria-label dir`.split(/\\s+/));
     for (const body of bodies) for (const element of body.querySelectorAll('*')) {
         const formula = element.closest('math');
         if (formula ? element.namespaceURI !== 'http://www.w3.org/1998/Math/MathML' : !known.has(element.tagName)) {
@@ -227,9 +227,11 @@ LOOK = """() => {
         if (!link.relList.contains('noopener') || link.target !== '_blank') found.push(`no noopener: ${link.href}`);
         if (link.title !== link.getAttribute('href')) found.push(`a link that does not say where: ${link.href}`);
     }
-    const aliens = document.querySelectorAll('body :is(script, iframe, object, embed, base, meta, link, frame, template)');
+    const kinds = 'script, iframe, object, embed, base, meta, link, frame, template';
+    const aliens = document.querySelectorAll(`body :is(${kinds})`);
     for (const alien of aliens) found.push(`alien ${alien.outerHTML.slice(0, 80)}`);
-    const marked = document.querySelectorAll('#outside, [onerror], [onclick], [onload], #talk form:not(#composer, .editing)');
+    const acts = '#outside, [onerror], [onclick], [onload]';
+    const marked = document.querySelectorAll(`${acts}, #talk form:not(#composer, .editing)`);
     for (const alien of marked) found.push(`alien ${alien.outerHTML.slice(0, 80)}`);
     if (document.querySelectorAll('#box, #talk').length !== 2) found.push('a second box');
     if (window.hacked !== undefined) found.push('a script ran');

@@ -30,7 +30,7 @@ HTTP = httpx.Client(timeout=30)
 @pytest.fixture(scope="module")
 def served(page_drawn: Drawn) -> Iterator[str]:
     """One server for this file: no test of it needs an answer."""
-    with page_served(page_drawn, Scripted("bien")) as address:
+    with page_served(page_drawn, Scripted("bien")) as address, HTTP:
         yield address
 
 
@@ -575,6 +575,7 @@ def test_a_phone(address: str, visit: Visit) -> None:
     assert person.page.evaluate("document.querySelector('#conversations').scrollWidth") <= 360
     rows(person).last.tap()
     expect(person.page).to_have_url(f"{address}/?c={one}")
+    expect(person.page.locator("#side")).not_to_have_class(re.compile(r"\bopen\b"))  # it lay over the conversation
 
 
 @pytest.mark.parametrize(("wish", "moves"), [("reduce", "none"), ("no-preference", "list-busy")])

@@ -427,3 +427,28 @@ def test_keys(serve: Serve, visit: Visit) -> None:
     expect(person.box).to_have_value("?\n")
     person.page.keyboard.press("Control+k")
     expect(person.page.get_by_role("searchbox")).to_be_focused()
+
+
+def test_a_menu_takes_no_focus_that_went_elsewhere(serve: Serve, visit: Visit) -> None:
+    person = visit(serve(Scripted("One.")))
+    ask(person, "First")
+    person.page.locator("#conversations li.row").hover()
+    dots = person.page.locator("#conversations li.row").get_by_role("button")
+    menu = person.page.get_by_role("menu")
+    dots.click()
+    expect(menu).to_be_visible()
+    dots.click()  # the same press closes it
+    expect(menu).to_have_count(0)
+    person.page.wait_for_timeout(300)
+    dots.click()
+    expect(menu).to_be_visible()
+    person.page.keyboard.press("Escape")
+    expect(menu).to_have_count(0)
+    expect(dots).to_be_focused()
+    person.page.wait_for_timeout(300)
+    dots.click()
+    expect(menu).to_be_visible()
+    person.box.click()
+    expect(menu).to_have_count(0)
+    person.page.wait_for_timeout(100)
+    expect(person.box).to_be_focused()

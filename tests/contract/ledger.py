@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -230,7 +229,3 @@ def _so_far(turn: Turn) -> tuple[list[float], list[str]]:
         so_far += text
         texts.append(so_far)
     return [when for when, _ in turn.seen], texts
-
-
-def pause(rng: random.Random) -> float:
-    return rng.uniform(0.5, 3.5)

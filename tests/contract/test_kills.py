@@ -15,12 +15,14 @@ from typing import Any
 
 import httpx
 import pytest
-from ledger import CLIENTS, Client, Found, Serving, check, load, pause
+from ledger import CLIENTS, Client, Found, Serving, check, load
 from talking import until
 
 KILLS = int(os.environ.get("CIERZO_KILL_ROUNDS", "2"))
 RESTARTS = int(os.environ.get("CIERZO_RESTART_ROUNDS", "2"))
 MARKED_WITHIN = 10.0
+LATEST = 1.0 if KILLS < 10 else 3.0
+"""Seconds, the most that a kill waits before the clients come, and again while they talk."""
 
 
 def acknowledged(clients: list[Client]) -> int:
@@ -56,11 +58,11 @@ async def under_load(
     serving: Serving, clients: list[Client], rng: random.Random, marking: asyncio.Task[float] | None = None
 ) -> float:
     """Let the clients send and stream, and kill the server at some moment, once ``marking`` is done; return when."""
-    await asyncio.sleep(rng.uniform(0.0, 3.0))
+    await asyncio.sleep(rng.uniform(0.0, LATEST))
     talking = asyncio.create_task(load(clients, serving.url, 60))
     enough = acknowledged(clients) + 4
     await until(lambda: acknowledged(clients) >= enough)
-    await asyncio.sleep(pause(rng))
+    await asyncio.sleep(0.5 + rng.uniform(0.0, LATEST))
     if marking is not None:
         await marking
         await asyncio.sleep(rng.uniform(0.0, 0.5))  # not at the moment at which somebody has just looked

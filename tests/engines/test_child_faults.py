@@ -63,33 +63,46 @@ async def at(engine, moment):
 @pytest.mark.parametrize("victim", ["engine", "guardian"])
 @pytest.mark.parametrize("moment", ["load", "prefill", "decode", "idle"])
 async def test_a_signal_at_any_moment(slow, short_tmp, victim, moment):
-    cases = 0
-    for number in SIGNALS:
-        engine = LlamaCpp(slow, slots=2)
-        try:
-            task = await at(engine, moment)
-            os.kill(engine_of(engine) if victim == "engine" else guardian_of(engine), number)
-            struck = time.monotonic()
-            if task is not None and not (victim == "guardian" and number == signal.SIGSTOP):
-                async with asyncio.timeout(WITHIN):
-                    (end,) = await asyncio.gather(task, return_exceptions=True)
-                # a load of milliseconds may be over before the signal comes; then the answer is a good one
-                assert isinstance(end, CierzoError) or moment == "load", f"{number!r}: {end!r}"
-                if moment != "load":
-                    assert isinstance(end, EngineDied), f"{number!r}: {end!r}"
-                assert "\n" not in str(end)
-            elif task is not None:  # a stopped guardian does no harm
-                task.cancel()
-                await asyncio.wait([task])
-            ended = time.monotonic() - struck
-            await answers_again(engine)
-            print(f"{moment}, {victim}, {number.name}: stream ended after {ended:.2f} s")
-            cases += 1
-        finally:
-            await engine.close()
-        assert not our_children(), f"{number!r} left processes"
-    print(f"{cases} cases")
-    assert cases == len(SIGNALS)
+    """Two engines at a time, since most of it is waiting for what a watchdog sees and for the next start."""
+    two = asyncio.Semaphore(2)
+    cases = []
+
+    async def case(number):
+        async with two:
+            await strike(slow, victim, moment, number)
+        cases.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in SIGNALS:
+            group.create_task(case(number))
+    assert not our_children()
+    print(f"{len(cases)} cases")
+    assert len(cases) == len(SIGNALS)
+
+
+async def strike(slow, victim, moment, number):
+    """Send one signal to one process at a moment: what runs ends in time, and the engine comes back."""
+    engine = LlamaCpp(slow, slots=2)
+    try:
+        task = await at(engine, moment)
+        os.kill(engine_of(engine) if victim == "engine" else guardian_of(engine), number)
+        struck = time.monotonic()
+        if task is not None and not (victim == "guardian" and number == signal.SIGSTOP):
+            async with asyncio.timeout(WITHIN):
+                (end,) = await asyncio.gather(task, return_exceptions=True)
+            # a load of milliseconds may be over before the signal comes; then the answer is a good one
+            assert isinstance(end, CierzoError) or moment == "load", f"{number!r}: {end!r}"
+            if moment != "load":
+                assert isinstance(end, EngineDied), f"{number!r}: {end!r}"
+            assert "\n" not in str(end)
+        elif task is not None:  # a stopped guardian does no harm
+            task.cancel()
+            await asyncio.wait([task])
+        ended = time.monotonic() - struck
+        await answers_again(engine)
+        print(f"{moment}, {victim}, {number.name}: stream ended after {ended:.2f} s")
+    finally:
+        await engine.close()
 
 
 async def answers_again(engine):

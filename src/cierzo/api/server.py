@@ -46,6 +46,10 @@ MOST_CONNECTIONS = 1024
 LAST_SECOND = 1
 """Seconds that connections get after the grace, to carry away what was said to them."""
 
+SOON = 0.3
+"""Seconds after which whoever ends it is told what is waited for."""
+
+_FINISHING = "finishing the answers that are being written, at most {:g} s — press Ctrl+C again to end now"
 _TITLE = "Cierzo"
 _WORDS = """Chat with Mistral models, with nothing hidden.
 
@@ -193,7 +197,10 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse what is new, let finish what runs, cut what has not finished by then; then end."""
+        busy = self._work.running + self._work.queued
         drain = asyncio.ensure_future(self._work.drain(self._grace))
+        if busy and not (await asyncio.wait([drain], timeout=SOON))[0]:
+            print(_FINISHING.format(self._grace), flush=True)  # noqa: T201 - else it seems to hang
         while not drain.done() and not self.force_exit:
             await asyncio.wait([drain], timeout=0.1)
         drain.cancel()

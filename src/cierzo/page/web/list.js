@@ -168,7 +168,7 @@ class List {
       this.nav);
     takeDrops(this);
     [this.wanted, this.place] = lastPlace();
-    addEventListener("pagehide", () => keepPlace([this.wanted, this.nav.scrollTop]));
+    addEventListener("pagehide", () => this.source === CURRENT && keepPlace([this.wanted, this.nav.scrollTop]));
   }
 
   // --- reading

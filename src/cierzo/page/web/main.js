@@ -57,9 +57,10 @@ class Page {
     this.composer.turnTo(id);
     this.list.select(id);
     closeBars();
+    const focused = document.activeElement;
     await this.transcript.open(id);
     setSystem(id ? this.transcript.system : null);
-    this.composer.focus();
+    if ([focused, document.body].includes(document.activeElement)) this.composer.focus(); // else somebody types elsewhere
   }
 
   /** The transcript calls it when it shows another conversation, or another state of this one. */
@@ -112,16 +113,19 @@ class Page {
 
   /** A question was refused: the conversation that was made for it is not to stay behind, empty. */
   async forgetPending(conversation) {
-    const { newConversation } = this.pending;
+    const { newConversation, made } = this.pending;
     this.pending = null;
-    if (!conversation) await ask("DELETE", at`/api/conversations/${newConversation}`).catch(() => {});
+    if (!conversation && made) await ask("DELETE", at`/api/conversations/${newConversation}`).catch(() => {});
   }
 
   /** Store a question after `parent` and begin its answer. */
   async send(text, { parent, clientId }) {
     const { sampling, system } = parameters();
     let { conversation } = this.transcript;
-    if (!conversation) conversation = await ask("POST", "/api/conversations", { id: this.pending.newConversation });
+    if (!conversation) {
+      this.pending.made = true;
+      conversation = await ask("POST", "/api/conversations", { id: this.pending.newConversation });
+    }
     const body = { text, parent, client_id: clientId, sampling };
     if (system !== this.transcript.system) body.system = system;
     await ask("POST", at`/api/conversations/${conversation.id}/messages`, body);

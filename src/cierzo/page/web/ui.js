@@ -53,6 +53,8 @@ export function signButton(name, label, onclick, attributes = {}) {
   return h("button", { type: "button", class: "sign-button", "aria-label": label, title: label, onclick, ...attributes }, sign(name));
 }
 
+const AGAIN = 250; // milliseconds within which a press on a menu's button is the one that closed the menu
+
 /**
  * Open a menu below a button. Arrows, Home, End, Escape and Tab do what they do in menus.
  *
@@ -60,16 +62,22 @@ export function signButton(name, label, onclick, attributes = {}) {
  * @param {[string, () => void][]} entries Words and what is done.
  */
 export function openMenu(button, entries) {
+  if (performance.now() - (button.menuClosed ?? -AGAIN) < AGAIN) return; // the same press has just closed it
   const items = entries.map(([words, act]) =>
     h("button", { type: "button", role: "menuitem", tabindex: "-1", onclick: () => (close(), act()) }, words));
   const menu = h("div", { class: "menu", role: "menu", popover: "auto" }, ...items);
   const close = () => {
-    menu.remove();
+    const focused = document.activeElement;
     button.setAttribute("aria-expanded", "false");
-    button.focus();
+    if (focused === document.body || menu.contains(focused)) button.focus(); // else whoever closed it is elsewhere
+    menu.remove();
   };
   menu.addEventListener("keydown", (event) => moveIn(items, event));
-  menu.addEventListener("toggle", (event) => event.newState === "closed" && menu.isConnected && close());
+  menu.addEventListener("beforetoggle", (event) => {
+    if (event.newState !== "closed" || !menu.isConnected) return;
+    button.menuClosed = performance.now();
+    close();
+  });
   document.body.append(menu);
   menu.showPopover();
   placeBelow(menu, button.getBoundingClientRect());
