@@ -71,6 +71,21 @@ def test_no_more_than_twenty_updates_a_second(live):
     assert 2 <= count <= 20 * spent + 2
 
 
+def test_the_end_of_an_answer_waits_for_no_pause(live):
+    """What takes a second to make is followed by ten of rest, but not where nothing more comes."""
+    server = live(Scripted(Reply.of(["| a | b |\n|---|---|\n| 1 | 2 |\n\n" * 5000])))
+    _, _, answer = asked(server)
+    began = time.monotonic()
+    events, _ = updates(server, answer)
+    whole = time.monotonic() - began
+    assert events[-1][0] == "end"
+    began = time.monotonic()
+    assert updates(server, answer)[0][-1][0] == "end"  # it is all there: only to make it takes time
+    making = time.monotonic() - began
+    print(f"\n{whole:.1f} s while it was written, {making:.1f} s afterwards")
+    assert whole < 3 * making + 1
+
+
 def test_phases_failures_and_stops_are_told(live):
     server = live(Scripted(Reply.of([Wait(0.3), "bien", EngineDied("it died")])))
     _, _, answer = asked(server)

@@ -135,7 +135,7 @@ async def _updates(work: Work, reply: str) -> AsyncGenerator[bytes, None]:
                     yield b"event: %b\ndata: %b\n\n" % (name_of(last), dumps(last))
                 if isinstance(last, End):
                     return
-                await asyncio.sleep(pause)
+                await gathered.rest(pause)
     except CierzoError as error:
         yield b"event: error\ndata: %b\n\n" % dumps(refusal(error).body)
 
@@ -162,6 +162,10 @@ class _Gathered:
     async def __aexit__(self, *_: object) -> None:
         self._reading.cancel()
         await asyncio.wait([self._reading])
+
+    async def rest(self, seconds: float) -> None:
+        """Let events gather for so long, or until there are no more."""
+        await asyncio.wait([self._reading], timeout=seconds)
 
     async def take(self) -> list[StreamEvent | End]:
         """Return what has come since the last time, at least one event. Raises what the events raise."""
