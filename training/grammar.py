@@ -55,6 +55,7 @@ def _draw(rng: random.Random, sequence: Sequence) -> str:
     return "".join(part if isinstance(part, str) else _draw(rng, rng.choice(part)) for part in sequence)
 
 
+@cache
 def count(pattern: str) -> int:
     """How many sentences the pattern stands for, repeats included."""
     return _count(parse(pattern))

@@ -44,7 +44,8 @@ def _phrases(lang: str) -> dict[str, list[str]]:
 def _cased(rng: random.Random, text: str) -> str:
     if rng.random() < 0.6:
         for plain, proper in _PROPER.items():
-            text = re.sub(rf"(?<![\w./-]){re.escape(plain)}(?![\w-])", proper, text)
+            if plain in text:
+                text = re.sub(rf"(?<![\w./-]){re.escape(plain)}(?![\w-])", proper, text)
         text = re.sub(r"\bcierzo\b(?! (ask|chat|prompt|tokens|models|doctor)\b)(?!-demo|\.)", "Cierzo", text)
     if rng.random() < 0.25:
         text = _COMMAND.sub(lambda match: f"`{match[0]}`", text)

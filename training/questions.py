@@ -73,6 +73,7 @@ def _fused(text: str, lang: str) -> str:
     return text
 
 
+@cache
 def nouns(intent: str, lang: str) -> list[str]:
     """Patterns of the noun phrases that name the intent; may be empty."""
     return [line[1:].strip() for line in bank(lang).asked[intent] if line.startswith("=")]
@@ -106,6 +107,7 @@ def ellipsis(rng: random.Random, intent: str, lang: str) -> str:
     return _fused(sample(rng, rng.choice(source.patterns["ellipsis"])).replace("N", noun), lang)
 
 
+@cache
 def can_be_elliptic(intent: str) -> bool:
     """Whether a follow-up can name the intent in every language."""
     return all(nouns(intent, lang) or f"+{intent}" in bank(lang).patterns for lang in ("es", "en", "fr"))

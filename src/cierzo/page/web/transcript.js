@@ -71,7 +71,7 @@ export class Transcript {
   /** Read the branch again and bring the view up to date: after a change here, or one that was made elsewhere. */
   async reload({ toEnd = false } = {}) {
     const turn = this.opened;
-    const limit = Math.min(100, Math.max(30, this.shown.length + 2));
+    const limit = toEnd ? 30 : Math.min(100, Math.max(30, this.shown.length + 2));
     const branch = await ask("GET", at`/api/conversations/${this.conversation.id}/branch?limit=${limit}`);
     if (turn === this.opened) this.draw(branch, { toEnd });
   }
@@ -87,7 +87,7 @@ export class Transcript {
   draw({ conversation, messages, earlier }, { toEnd }) {
     const near = toEnd || this.isNearEnd();
     const before = new Map([...this.inside.querySelectorAll("article")].map((article) => [article.dataset.id, article]));
-    const known = this.keptEarlier(messages);
+    const known = toEnd ? [] : this.keptEarlier(messages); // whoever writes is at the end: the page stays light
     this.conversation = conversation;
     this.earlier = known.length ? this.earlier : earlier;
     this.shown = [...known, ...messages];
