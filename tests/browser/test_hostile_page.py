@@ -1,6 +1,9 @@
 """What hostile texts can do to the page: nothing. Each case prints how many it tried.
 
-Seen failing on builds that were broken for it: see each test.
+Seen failing on copies of the source in which, one at a time: HTML in Markdown was let through (with the policy, and
+without it: scripts ran and another host was asked; without ``contain`` too: things lay outside their message), pictures
+were drawn, any address was a link, links had no ``rel``, formulas were not cleaned; and, without the policy, titles,
+what is told of answers, the model's name and notes were placed as HTML.
 """
 
 from __future__ import annotations
@@ -13,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from hostile import COVERS, FETCHES, LIMITS, LINKS, LOOK, POINTS, SCRIPTS, TEXTS, elsewhere
-from pace import Pace
 from person import Person, Serve, Visit
 from playwright.sync_api import expect
 
 from cierzo.engines.script import Reply, Script, token_of
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import EngineRefused
+from cierzo.messages import Token
 
 REQUEST_WITHIN = 120
 
@@ -108,7 +110,7 @@ def test_hostile_answers_while_they_are_written(serve: Serve, visit: Visit) -> N
     with elsewhere() as (there, requests):
         corpus = [text.format(u=there) for text in (*SCRIPTS, *FETCHES, *LINKS)]
         whole = "\n\n".join(corpus)
-        pieces = tuple(token_of(whole[place : place + 3]) for place in range(0, len(whole), 3))
+        pieces = in_pieces(whole, 3)
         person = visit(serve(Scripted(Reply(pieces, delay=0.002), script=None)))
         person.page.locator("#max_new_tokens input[type=number]").fill("8000")
         person.send("Write it all")
@@ -294,7 +296,10 @@ def test_hostile_errors(serve: Serve, visit: Visit) -> None:
 
 
 def test_hostile_addresses_and_what_storage_holds(serve: Serve, visit: Visit) -> None:
-    """Neither sends anything by itself, whatever stands in it."""
+    """Neither sends anything by itself, whatever stands in it.
+
+    Seen failing where ids stood in the API's addresses as they are: ``..%2F`` in ``?c=`` led to another of its routes.
+    """
     engine = Scripted("bien")
     address = serve(engine)
     paths = [
@@ -364,19 +369,34 @@ HUGE = {
 }
 
 
-@pytest.mark.parametrize("kind", HUGE if os.environ.get("CIERZO_HUGE") else ["code", "tables"])  # `make faults`: all
-def test_a_huge_answer_freezes_nothing(serve: Serve, visit: Visit, kind: str) -> None:
-    address = serve(saying([HUGE[kind]]))
-    with api(address) as web:
-        made = web.post("/api/conversations", json={}).json()["id"]
-        asked(web, made, "hola")
-    with Pace() as pace:
+KINDS = tuple(HUGE) if os.environ.get("CIERZO_HUGE") else ("formulas", "tables")  # `make faults`: all
+PIECE = 4000
+"""Characters of a huge answer that come at once."""
+
+
+def test_huge_answers_freeze_nothing(serve: Serve, visit: Visit) -> None:
+    """Each is opened, and the box used, in a few times the time of a short one.
+
+    Seen failing with texts of any length read as Markdown: a megabyte of formulas took 12 times as long.
+    """
+    replies = [Reply(in_pieces(HUGE[kind], PIECE), when=kind) for kind in KINDS]
+    address = serve(Scripted(Reply.of("bien", when="short"), *replies))
+    seconds = {}
+    for kind in ("short", "short", *KINDS):  # the first visit warms up
+        with api(address) as web:
+            made = web.post("/api/conversations", json={"title": "t"}).json()["id"]
+            asked(web, made, kind, sampling={"max_new_tokens": 4000})
         began = time.monotonic()
         person = visit(address, path=f"/?c={made}")
         expect(person.page.locator("article.message.assistant .line")).to_contain_text("ended", timeout=60_000)
         person.type("still here")
         expect(person.box).to_have_value("still here")
-        took = time.monotonic() - began
-    print(f"\n{kind}: {len(HUGE[kind]):,} characters, shown and the box usable after {took / pace.factor:.1f} s")
-    assert took / pace.factor < 15
-    assert person.page.evaluate(LOOK) == []
+        seconds[kind] = time.monotonic() - began
+        assert person.page.evaluate(LOOK) == []
+        person.context.close()
+        print(f"\n{kind}: {len(HUGE.get(kind, 'bien')):,} characters, usable after {seconds[kind]:.1f} s", end="")
+    assert {kind: took for kind, took in seconds.items() if took > 5 * seconds["short"] + 1} == {}
+
+
+def in_pieces(text: str, length: int) -> tuple[Token, ...]:
+    return tuple(token_of(text[place : place + length]) for place in range(0, len(text), length))
