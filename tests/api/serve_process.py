@@ -23,6 +23,10 @@ text = "Hola."
 """
 
 
+FINISHING = r"(finishing the answers that are being written, at most [\d.]+ s — press Ctrl\+C again to end now\n)?"
+"""All that a server may write when it ends in order: the line is there where it has to wait."""
+
+
 class Process:
     """`cierzo serve` in a process of its own."""
 

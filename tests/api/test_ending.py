@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import httpx
 import pytest
 from pace import Pace
+from serve_process import FINISHING
 from serving import asking
 
 
@@ -64,7 +66,8 @@ def test_clients_that_hold_on_do_not_hold_the_server(start):
     with httpx.Client(timeout=60) as idle:
         idle.get(f"{served.url}/health")
         status, seconds, said = served.end()
-    assert (status, said) == (0, "")
+    assert status == 0
+    assert re.fullmatch(FINISHING, said)
     assert seconds < 0.3 + 2
 
 
