@@ -210,26 +210,29 @@ def conversations(browser: Browser, home: Path) -> None:
         fast, slow = (statistics.median(times) for times in taken.values())
         print(f"opening: {fast * 1000:.0f} ms with 10 messages, {slow * 1000:.0f} ms with 1,000")
         show("opening a conversation of 1,000 messages over one of 10", slow / fast, OPENING)
-        costs = [updating(page, address, conversation, seconds=6) for conversation in (short, long)]
-        few, many = (cost * 1000 for cost in costs)
-        print(f"an update costs {few:.2f} ms of the browser with 10 messages, {many:.2f} ms with 1,000")
-        show("an update in a conversation of 1,000 messages over one of 10", costs[1] / costs[0], GROWTH)
+        for what, back in (("as they open", False), ("with all of it scrolled back to", True)):
+            few, many = (updating(page, address, each, seconds=6, back=back) * 1000 for each in (short, long))
+            print(f"an update costs {few:.2f} ms of the browser with 10 messages, {many:.2f} ms with 1,000 {what}")
+            show(f"an update, 1,000 messages over 10, {what}", many / few, GROWTH)
         page.context.close()
 
 
-def updating(page: Page, address: str, conversation: str, *, seconds: float) -> float:
-    """The browser's work on one update, in seconds, while an answer is written at the end of a conversation."""
+def updating(page: Page, address: str, conversation: str, *, seconds: float, back: bool) -> float:
+    """The browser's work on one update, in seconds, while an answer is written at the end of a conversation.
+
+    Sending lets go of what is far back, so whoever wants all of it on the page has to go back while it is written.
+    """
     page.goto(f"{address}/?c={conversation}")
     page.locator("html[data-ready]").wait_for(state="attached", timeout=60_000)
-    for _ in range(40):  # as far back as there is
-        if not page.locator(".earlier").count():
-            break
-        page.locator("#transcript").evaluate("e => { e.scrollTop = 0; }")
-        page.wait_for_timeout(100)
-    page.locator("#transcript").evaluate("e => { e.scrollTop = e.scrollHeight; }")
+    page.locator("#max_new_tokens input[type=number]").fill("8192")
+    page.locator("#max_new_tokens input[type=number]").press("Tab")
     page.locator("#box").fill("Write")
     page.locator("#box").press("Enter")
     page.locator("article[aria-busy=true] .block").first.wait_for()
+    while back and page.locator(".earlier").count():
+        page.locator("#transcript").evaluate("e => { e.scrollTop = 0; }")
+        page.wait_for_timeout(100)
+    page.locator("#transcript").evaluate("e => { e.scrollTop = e.scrollHeight; }")
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
 
@@ -240,6 +243,8 @@ def updating(page: Page, address: str, conversation: str, *, seconds: float) -> 
     before = spent()
     page.wait_for_timeout(seconds * 1000)
     cost = spent() - before
+    assert page.locator("article[aria-busy=true]").count(), "the answer ended while it was measured"
+    print(f"  {page.locator('article').count()} messages on the page")
     page.keyboard.press("Escape")
     page.locator("article[aria-busy=true]").wait_for(state="detached")
     return cost / (seconds * RATE)
