@@ -8,7 +8,7 @@ import time
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cierzo import rendering
@@ -162,6 +162,37 @@ def test_a_text_that_grew_is_as_the_whole_one(text: str, steps: list[int]) -> No
     if not text.endswith("\r"):  # then its last character still waits for its other half
         assert growing.blocks == render(text)
     assert is_harmless(growing.blocks)
+
+
+BITS = (
+    *("word ", "más ", "a", "9", " ", "  ", ", ", ".", "!", "¿qué", "'", ":", "-", "x y"),
+    *"*_`$[]<>|~\\\n\t",
+    *("**", "$$", r"\(", r"\)", "](", "](http://a.b)", "http://x.y", "&am", "p;"),
+    *("- ", "1. ", "# ", "===", " \n", "!["),
+)  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from(BITS) | st.sampled_from(BITS[:8]), max_size=25))
+@example(["a\\", ", so"])
+@example(["a ", "  ", "b", "."])
+@example(["1", ". a"])
+@example(["*a", "*", "b ", "*c"])
+def test_a_text_is_at_every_moment_as_if_it_were_whole(bits: list[str]) -> None:
+    growing, text = Growing(), ""
+    for bit in bits:
+        growing.add(bit)
+        text += bit
+        assert growing.blocks == render(text)
+
+
+def test_more_words_are_written_without_reading_the_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    growing = Growing()
+    growing.add("It *is* said, ")
+    monkeypatch.setattr(rendering, "_parser", None)  # whoever reads now fails
+    for word in ("by some, ", "that ", "¿quién", "? knows"):
+        assert growing.add(word) == 0
+    assert growing.blocks == ["<p>It <em>is</em> said, by some, that ¿quién? knows</p>"]
 
 
 def test_the_work_of_an_update_does_not_grow_with_the_text() -> None:

@@ -35,6 +35,9 @@ LONGEST_COLOURED = 20_000
 """Characters of code that get colours."""
 
 _SCHEMES = ("http", "https", "mailto")
+_WORDS = re.compile(r"(?:[^\W_]|[ ,.:?!¿¡'-])+")
+"""What means nothing in Markdown but itself, once a line has begun with a letter."""
+
 _NO_ENDS = {ord(end): " " for end in "\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
 """What Python takes for the end of a line and Markdown does not."""
 
@@ -68,6 +71,8 @@ class Growing:
 
     def add(self, text: str) -> int:
         """Add what has come, and return the place of the first block that changed."""
+        if not self._half and self._goes_on(text):
+            return len(self.blocks) - 1
         text, self._half = self._half + text, ""
         if text.endswith("\r"):  # perhaps half of a line's end
             text, self._half = text[:-1], "\r"
@@ -78,6 +83,23 @@ class Growing:
         self.blocks[self._settled :] = _blocks(self._tail)
         same = takewhile(lambda pair: pair[0] == pair[1], zip(before, self.blocks[first:], strict=False))
         return first + sum(1 for _ in same)
+
+    def _goes_on(self, text: str) -> bool:
+        """Write more words to the end of a paragraph that ends in words, which needs no reading of all of it.
+
+        A model writes a word at a time, and reading its paragraph anew for each is most of what an answer costs.
+        """
+        said = self._tail.rstrip(" ")
+        if not said[said.rfind("\n") + 1 :][:1].isalpha() or len(self._tail) + len(text) > LONGEST:
+            return False
+        html = self.blocks[-1].removesuffix("</p>")
+        if not (html.startswith("<p>") and html.endswith(said[-1]) and _WORDS.fullmatch(said[-1])):
+            return False  # no paragraph, or its end is a mark that may mean something else once words follow
+        if not _WORDS.fullmatch(text):
+            return False
+        self.blocks[-1] = f"{html}{(self._tail[len(said) :] + text).rstrip(' ')}</p>"
+        self._tail += text
+        return True
 
     def _settle(self) -> None:
         """Put aside the blocks that no more text can change: all but the last, as far as lines are whole."""

@@ -13,11 +13,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from promises import check_tree
 from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cierzo.errors import BadInput, BadText, CierzoError, Conflict, NotFound
 from cierzo.messages import MAX_TEXT, Alternative, Finish, Phase, Sampling, Timings, Token
 from cierzo.settings import Settings
-from cierzo.store import AnswerStart, Store, StoredMessage
+from cierzo.store import AnswerStart, Store, StoredMessage, new_id
 from cierzo.store.schema import metadata
 
 START = AnswerStart(
@@ -306,6 +307,45 @@ async def test_a_log_has_no_gap_and_no_repeat(store: Store) -> None:
         await store.replies.finish(answer, FINISH, after=1)
     page = await store.replies.events(answer, owner=None)
     assert page.events == tuple(EVENTS[:2])
+
+
+async def test_answers_that_grow_at_the_same_time_do_not_harm_each_other(store: Store) -> None:
+    answers = []
+    for _ in range(12):
+        conversation, question = await begun(store)
+        begin = store.replies.begin(conversation, owner=None, parent=question.id, start=START)
+        answers.append((await begin).message.id)
+    await store.replies.stop(answers[3], owner=None)
+    await store.replies.finish(answers[4], FINISH, after=0)
+    asked = [store.replies.log(answer, EVENTS, after=place % 4 == 1) for place, answer in enumerate(answers)]
+    said = await asyncio.gather(*asked, store.replies.log(new_id(), EVENTS, after=0), return_exceptions=True)
+    kinds = [type(each) if isinstance(each, Exception) else each for each in said]
+    at_its_place = [place == 3 for place in range(12)]
+    wrong = {1: Conflict, 4: Conflict, 5: Conflict, 9: Conflict}
+    assert kinds == [*(wrong.get(place, told) for place, told in enumerate(at_its_place)), NotFound]
+    for place, answer in enumerate(answers):
+        page = await store.replies.events(answer, owner=None)
+        assert page.events == (() if place in wrong else tuple(EVENTS))
+
+
+async def test_a_write_that_breaks_its_transaction_breaks_no_other(store: Store) -> None:
+    made = await store.conversations.create(owner=None, title="Uno")
+    database, tries = store.replies._database, []
+
+    async def breaks(connection: AsyncConnection) -> None:
+        tries.append("breaks")
+        await connection.execute(text("SELECT nothing FROM nowhere"))
+
+    async def writes(connection: AsyncConnection) -> int:
+        query = text("UPDATE conversations SET title = 'Dos' WHERE id = :id")
+        return (await connection.execute(query, {"id": made.id})).rowcount
+
+    outcomes = await asyncio.gather(
+        database.write_together(writes), database.write_together(breaks), return_exceptions=True
+    )
+    assert outcomes[0] == 1
+    assert isinstance(outcomes[1], CierzoError)
+    assert (await store.conversations.open(made.id, owner=None)).conversation.title == "Dos"
 
 
 async def test_whoever_writes_an_answer_hears_that_it_is_to_stop(store: Store) -> None:

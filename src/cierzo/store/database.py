@@ -5,6 +5,9 @@ For the same reason nothing checkpoints by itself: we do, on that connection, ho
 database that every writing transaction of every Cierzo process holds too. So a terminal and a page can share a
 file. WAL with synchronous=FULL: what is committed is on the disk before the caller hears of it.
 
+Small writes that come at the same time, such as those of a hundred answers that grow, share one transaction and one
+flush of the disk.
+
 PostgreSQL. A small pool that tries a connection before it hands it out, so that a restart of the server costs an
 error at most to those who were in the middle of something.
 """
@@ -25,7 +28,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from cierzo.errors import BadSetting, CierzoError, NotFound, StoreUnavailable, StoreUnusable
+from cierzo.errors import BadSetting, CierzoError, Conflict, NotFound, StoreUnavailable, StoreUnusable
 
 Result = TypeVar("Result")
 Work = Callable[[AsyncConnection], Awaitable[Result]]
@@ -35,6 +38,9 @@ BUSY = 5.0
 
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 """Size of SQLite's log at which it is written back."""
+
+GATHERING = 0.05
+"""Seconds for which a small write waits for others to share its transaction."""
 
 PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "wal_autocheckpoint": 0, "busy_timeout": 5000}
 """What every SQLite connection is set to, and is asked whether it is. synchronous 2 is FULL."""
@@ -84,6 +90,7 @@ class Database:
         self.engine = _sqlite_engine(url) if self.sqlite else _postgres_engine(url)
         self._lock = FileLock(f"{self._file}.lock", thread_local=False) if self._file else None
         self._running: set[asyncio.Task[Any]] = set()
+        self._gathered: list[tuple[Work[Any], asyncio.Future[Any]]] = []
         self._latest = 0
         self._checkpoint_at = CHECKPOINT_BYTES
 
@@ -111,6 +118,45 @@ class Database:
                 it was not yet being committed; every write of the store may be repeated.
         """
         return await self._to_the_end(self._transaction(work, write=True))
+
+    async def write_together(self, work: Work[Result]) -> Result:
+        """Do what `write` does, in one transaction with all that asks for the same within `GATHERING` seconds.
+
+        ``work`` raises `Conflict` and `NotFound` before it changes anything. PostgreSQL needs none of this: its
+        transactions run side by side and share their flushes by themselves.
+
+        Raises:
+            StoreUnavailable: As in `write`.
+        """
+        if not self.sqlite:
+            return await self.write(work)
+        mine: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._gathered.append((work, mine))
+        if len(self._gathered) == 1:
+            task = asyncio.create_task(self._write_gathered())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return await asyncio.shield(mine)
+
+    async def _write_gathered(self) -> None:
+        await asyncio.sleep(GATHERING)
+        gathered, self._gathered = self._gathered, []
+
+        async def all_of_it(connection: AsyncConnection) -> list[Any]:
+            return [await _or_refusal(work(connection)) for work, _ in gathered]
+
+        try:
+            outcomes = await self._transaction(all_of_it, write=True)
+        except Exception as failed:  # noqa: BLE001 - whoever asked is told
+            if len(gathered) == 1:
+                outcomes = [failed]
+            else:  # perhaps it is the doing of one of them
+                outcomes = [await _or_error(self._transaction(work, write=True)) for work, _ in gathered]
+        for (_, asked), outcome in zip(gathered, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                asked.set_exception(outcome)
+            else:
+                asked.set_result(outcome)
 
     async def _to_the_end(self, work: Coroutine[Any, Any, Result]) -> Result:
         task = asyncio.create_task(work)
@@ -245,6 +291,20 @@ def _postgres_engine(url: URL) -> AsyncEngine:
         hide_parameters=True,
         connect_args={"connect_timeout": 5, "options": _POSTGRES_OPTIONS, "application_name": "cierzo"},
     )
+
+
+async def _or_refusal(work: Awaitable[Result]) -> Result | Conflict | NotFound:
+    try:
+        return await work
+    except (Conflict, NotFound) as refused:
+        return refused
+
+
+async def _or_error(work: Awaitable[Result]) -> Result | Exception:
+    try:
+        return await work
+    except Exception as failed:  # noqa: BLE001 - whoever asked is told
+        return failed
 
 
 @contextmanager

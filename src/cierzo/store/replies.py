@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cierzo.errors import Conflict
@@ -45,6 +45,19 @@ from cierzo.store.rows import (
     written,
 )
 from cierzo.store.schema import answers, events, messages
+
+# Made once: they run several times a second for each answer that is being written.
+_GROW = (
+    update(answers)
+    .where(
+        answers.c.message == bindparam("answer"),
+        answers.c.state == "writing",
+        answers.c.logged == bindparam("after"),
+    )
+    .values(logged=bindparam("upto"), beat=bindparam("now"))
+    .returning(answers.c.stopping)
+)
+_ADD = insert(events)
 
 
 class Replies:
@@ -143,21 +156,17 @@ class Replies:
         body = pack_events(batch)
 
         async def work(connection: AsyncConnection) -> bool:
-            grown = await connection.execute(
-                update(answers)
-                .where(answers.c.message == answer, answers.c.state == "writing", answers.c.logged == after)
-                .values(logged=after + len(batch), beat=_now())
-            )
-            if not grown.rowcount:
-                await _said_before(connection, answer, after, body)
-            elif batch:
+            said = {"answer": answer, "after": after, "upto": after + len(batch), "now": _now()}
+            grown = await connection.execute(_GROW, said)
+            if (row := grown.one_or_none()) is None:
+                return await _said_before(connection, answer, after, body)
+            if batch:
                 await connection.execute(
-                    insert(events).values(message=answer, first=after + 1, count=len(batch), body=body)
+                    _ADD, {"message": answer, "first": after + 1, "count": len(batch), "body": body}
                 )
-            asked = select(answers.c.stopping).where(answers.c.message == answer)
-            return (await connection.execute(asked)).scalar_one() is not None
+            return row.stopping is not None
 
-        return await self._database.write(work)
+        return await self._database.write_together(work)
 
     async def stop(self, answer: str, *, owner: str | None) -> None:
         """Ask whoever writes an answer to stop it: the writer's next `log` says so. Twice is as once.
@@ -343,13 +352,13 @@ def _check(batch: Sequence[StreamEvent]) -> None:
                 check_text(text.replace("\0", ""), what="a token's text", empty=True)
 
 
-async def _said_before(connection: AsyncConnection, answer: str, after: int, body: bytes) -> None:
-    """Accept a batch that was logged although its writer never heard so; refuse any other."""
+async def _said_before(connection: AsyncConnection, answer: str, after: int, body: bytes) -> bool:
+    """Accept a batch that was logged although its writer never heard so; refuse any other. Returns as `Replies.log`."""
     row = await find_answer(connection, answer, lock=True)
     same = select(events.c.body).where(events.c.message == answer, events.c.first == after + 1)
     there = (await connection.execute(same)).scalar_one_or_none()
     if there is not None and bytes(there) == body:
-        return
+        return row.stopping is not None
     if row.state == "done":
         raise Conflict("the answer has ended already: read it again")
     raise Conflict(f"the answer's log ends at {row.logged}, not at {after}: read it again")
