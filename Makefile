@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes that the tests share; a file's tests stay in one of them.
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -23,7 +25,7 @@ chat: $(VENV)/.installed
 	$(BIN)/cierzo $(ARGS)
 
 test: $(VENV)/.dev system
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 faults: $(VENV)/.dev system
 	CIERZO_FAULT_ROUNDS=100 CIERZO_KILL_ROUNDS=50 CIERZO_RESTART_ROUNDS=20 CIERZO_TAB_STEPS=10000 \
