@@ -11,7 +11,7 @@ from driving import OTHERS, SLOW, model_of, our_children, synthetic
 from cierzo.engines.llamacpp import LlamaCpp
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def others():
     OTHERS.update(our_children())
 

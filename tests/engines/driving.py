@@ -21,7 +21,7 @@ SLOW = synthetic.Shape(layers=6, width=512, heads=8, kv_heads=4, hidden=1536, co
 
 
 OTHERS = set()
-"""Processes of an engine that other folders' tests share; it was there before the first test of this folder."""
+"""Processes of an engine that other files' tests share; it was there before the first test of the file that runs."""
 
 
 def prompt_of(*ids, leading_space=False):
