@@ -28,6 +28,7 @@ FLOORS = {
     "machine": 0,
     "downloads": 1,
     "templates": 1,
+    "model_names": 1,
     "formulas": 1,
     "rendering": 2,
     "pieces": 2,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import webbrowser
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,14 +12,19 @@ from cierzo import catalog
 from cierzo.admission import Admission
 from cierzo.chat import Chat
 from cierzo.engines.llamacpp import LlamaCpp
+from cierzo.engines.openai import OpenAI
 from cierzo.engines.scripted import Scripted
-from cierzo.errors import BadSetting
+from cierzo.errors import BadSetting, CierzoError
 
 if TYPE_CHECKING:
     from cierzo.conversations import Conversations
     from cierzo.engines.base import Engine
     from cierzo.settings import Settings
     from cierzo.telemetry import Telemetry
+
+
+MEET_WITHIN = 5.0
+"""Seconds that a server gets to say what it is before conversations are opened without it."""
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -34,7 +41,19 @@ def open_engine(settings: Settings) -> Engine:
         return LlamaCpp(model, slots=settings.slots, context=settings.context, threads=settings.threads)
     if kind == "scripted":
         return Scripted.load(rest)
-    raise BadSetting(f"there is no engine {settings.engine!r}: use llamacpp: (built in) or scripted:FILE")
+    if kind in ("openai+http", "openai+https"):
+        return OpenAI(
+            settings.engine,
+            settings.engine_key.get_secret_value(),
+            model=settings.model if "model" in settings.model_fields_set else "",
+            template=settings.template,
+            context=settings.context,
+            slots=settings.slots if "slots" in settings.model_fields_set else 0,
+        )
+    raise BadSetting(
+        f"there is no engine {settings.engine!r:.200}: use llamacpp: (built in), llamacpp+http://HOST:PORT, "
+        "openai+http://HOST[/v1], tgi+http://HOST, or scripted:FILE"
+    )
 
 
 def open_chat(settings: Settings) -> Chat:
@@ -55,6 +74,9 @@ async def open_conversations(settings: Settings, chat: Chat, telemetry: Telemetr
     from cierzo.store import Store  # noqa: PLC0415
 
     store = await Store.open(settings)
+    with suppress(CierzoError, TimeoutError):  # a server that is not there yet may come; until then a guess is used
+        async with asyncio.timeout(MEET_WITHIN):
+            await chat.meet()
     return Conversations(chat, store, Replies(store, telemetry), Admission(chat.engine.describe().slots))
 
 

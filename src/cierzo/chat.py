@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from cierzo import prompt as prompts
-from cierzo.engines.base import orderly
+from cierzo.engines.base import meet, orderly
 from cierzo.errors import EngineDied
 from cierzo.messages import Finish, Message, Piece, Prompt, Sampling, Token
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from pathlib import Path
 
-    from cierzo.engines.base import Engine
+    from cierzo.engines.base import Engine, EngineInfo
     from cierzo.messages import StreamEvent
 
 RESERVE_SHARE = 4
@@ -88,6 +88,14 @@ class Chat:
         self._hash: asyncio.Task[str] | None = None
         self._closed = threading.Event()
 
+    async def meet(self) -> EngineInfo:
+        """Return what the engine is, asking its server for it where nobody has yet.
+
+        Raises:
+            CierzoError: What `cierzo.engines.base.meet` raises.
+        """
+        return await meet(self.engine)
+
     async def prompt(
         self,
         messages: Sequence[Message],
@@ -110,7 +118,7 @@ class Chat:
             PromptTooLong: The last question alone does not fit the model's window.
             BadText: There is no question.
         """
-        info = self.engine.describe()
+        info = await self.meet()
         prompt = await asyncio.to_thread(
             prompts.build,
             messages,
@@ -149,7 +157,7 @@ class Chat:
             PromptTooLong: It does not fit the model's window.
             BadText: It is empty, or not Unicode text, or an id is not in the vocabulary.
         """
-        info = self.engine.describe()
+        info = await self.meet()
         make: Callable[..., Prompt] = prompts.raw if isinstance(text, str) else prompts.of_ids
         return await asyncio.to_thread(make, text, info.template, context=info.context)
 

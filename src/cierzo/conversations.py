@@ -225,6 +225,7 @@ class Conversations:
             for there in await self._answered(old.conversation, [client_id], owner):
                 if there.answer is not None and there.answer.continues == answer:
                     return Written(there, created=False)
+            await self.chat.meet()
             self._check_continued(old, plain=at is None and token is None)
             self.replies.refuse_if_closing()
             template = self.chat.engine.describe().template
@@ -350,8 +351,8 @@ class Conversations:
             sampling,
             model_hash=self.chat.model_hash,
             template=prompt.template,
-            prompt_ids=prompt.ids,
-            route="ids",
+            prompt_ids=() if info.takes == "messages" else prompt.ids,
+            route=info.takes,
             continues=continues,
             kept=len(kept),
             dropped=len(prompt.dropped),

@@ -204,6 +204,10 @@ def _stops(value: object) -> tuple[str, ...]:
     return tuple(cast("Sequence[str]", value))
 
 
+UNTOLD = 0
+"""Id of a token where the engine tells none. In every vocabulary it is ``<unk>``, which no answer has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Alternative:
     """A token that the model might have said instead. ``logprob`` as in `Token`."""
@@ -218,7 +222,7 @@ class Token:
     """One token of an answer.
 
     Attributes:
-        id: Its number in the model's vocabulary.
+        id: Its number in the model's vocabulary; `UNTOLD` where the engine tells none.
         text: The characters it completes; empty where it is part of a character that a later token completes,
             or a control token. Never half a character.
         logprob: Natural logarithm of its probability, from the model's own logits before any sampler; None
@@ -257,6 +261,9 @@ class Phase:
 MEASURABLE = 0.1
 """Seconds of decoding below which a count of tokens says nothing of the speed: they may have come in one packet."""
 
+Takes = Literal["ids", "text", "messages"]
+"""What of a prompt can go to an engine."""
+
 FinishReason = Literal["eos_token", "stop_sequence", "length", "stopped", "failed"]
 
 
@@ -294,6 +301,7 @@ class Finish:
         seed: Seed that was used, also where none was asked for; None where the engine does not report it.
         stop: The stop text that was met, if one was.
         kept: How many of ``answer_tokens`` it began with, written before.
+        sent: What of the prompt went to the engine.
         rate: Tokens per second while decoding, None where nobody can tell: the engine's own count, or else the tokens
             after the first over ``timings.decode``, where that is at least `MEASURABLE`.
     """
@@ -306,6 +314,7 @@ class Finish:
     seed: int | None = None
     stop: str | None = None
     kept: int = field(default=0, compare=False)
+    sent: Takes = field(default="ids", compare=False)
     rate: float | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from cierzo.errors import BadSetting, HomeNotWritable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_SECRETS = ("engine_key", "database_url")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -36,7 +37,17 @@ class Settings(BaseSettings):
 
     home: Path = Field(default_factory=default_home, description="folder for downloads, history and cierzo.toml")
     model: str = Field("cierzo-demo", description="name from `cierzo models list`, or the path of a GGUF file")
-    engine: str = Field("llamacpp:", description="which engine answers: llamacpp: (built in) or scripted:[FILE]")
+    engine: str = Field(
+        "llamacpp:",
+        description="which engine answers: llamacpp: (built in), llamacpp+http://HOST:PORT, openai+http://HOST[/v1], "
+        "tgi+http://HOST, hf://OWNER/MODEL or scripted:[FILE]; https too",
+    )
+    engine_key: SecretStr = Field(
+        SecretStr(""), description="key of an engine that is a server; it is sent to that server's address alone"
+    )
+    template: str = Field(
+        "", description="prompt template of the model behind an engine that is a server; empty finds it out by its name"
+    )
     host: str = Field("127.0.0.1", description="address on which the page listens")
     port: int = Field(7860, ge=0, le=65_535, description="port on which the page listens; 0 takes a free one")
     insecure: bool = Field(
@@ -58,6 +69,14 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("engine_key")
+    @classmethod
+    def _engine_key(cls, key: SecretStr) -> SecretStr:
+        said = key.get_secret_value().strip()
+        if not all("!" <= letter <= "~" for letter in said):
+            raise ValueError("a key has printable ASCII characters only and no spaces")
+        return SecretStr(said)
 
     @field_validator("host")
     @classmethod
@@ -137,4 +156,5 @@ def _sentence(refused: ValidationError, given: Mapping[str, Any]) -> str:
         source = f"CIERZO_{name.upper()}"
     else:
         source = f"{name} in cierzo.toml"
-    return f"{source} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    shown = "not usable" if name in _SECRETS else repr(first["input"])
+    return f"{source} is {shown}: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -191,6 +191,7 @@ class Finish(BaseModel):
     seed: int | None
     stop: str | None
     kept: int = Field(description="how many of the answer's tokens it began with, written before")
+    sent: str = Field(description="what of the prompt went to the engine: ids, text or messages")
     rate: float | None = Field(description="tokens per second while decoding; null where nobody can tell")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from fastapi import APIRouter, Query, Response
@@ -93,8 +93,10 @@ def router(work: Work) -> APIRouter:
     @api.get("/engine", response_model=types.EngineInfo, summary="What answers")
     async def engine() -> Response:
         """Say which model answers, on which engine, what it honours, and how much may be sent."""
+        with suppress(CierzoError):  # what is known of it is told also while its server does not answer
+            await work.chat.meet()
         info = work.chat.engine.describe()
-        names = ("engine", "model", "context", "template", "slots", "where")
+        names = ("engine", "model", "context", "template", "slots", "where", "takes", "names", "version")
         said: dict[str, Any] = {name: getattr(info, name) for name in names}
         said |= {"honours": sorted(info.honours), "details": sorted(info.details), "limits": LIMITS}
         return json_response(said)

@@ -54,4 +54,9 @@ class EngineInfo(BaseModel):
     details: list[str] = Field(description="what its tokens carry: ids, logprobs, alternatives")
     slots: int = Field(description="answers that it writes at the same time; others wait")
     where: str
+    takes: str = Field(description="what of a prompt goes to it: ids, text or messages")
+    names: dict[str, str] = Field(
+        description="what its server calls fields of a sampling, where it calls them otherwise"
+    )
+    version: str = Field(description="of its server, where it tells one")
     limits: Limits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, get_args
 
 from cierzo.errors import CierzoError, EngineDied
@@ -18,6 +18,7 @@ from cierzo.messages import (
     Prompt,
     Sampling,
     StreamEvent,
+    Takes,
     Token,
 )
 
@@ -58,6 +59,9 @@ class EngineInfo:
         honours: Fields of `Sampling` that change its answers.
         details: What its tokens carry: some of ``ids``, ``logprobs``, ``alternatives``.
         where: Where it runs, in words for a person, such as ``in this process's child``.
+        takes: What of a `Prompt` goes to it: its ``ids``, its ``text``, or the ``messages`` that are in it.
+        names: What a server calls fields of `Sampling`, where it calls them otherwise.
+        version: Of the server's program, where it tells one.
     """
 
     engine: str
@@ -68,13 +72,19 @@ class EngineInfo:
     honours: frozenset[str] = SAMPLING_FIELDS
     details: frozenset[str] = frozenset({"ids", "logprobs", "alternatives"})
     where: str = ""
+    takes: Takes = "ids"
+    names: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
 
 
 class Engine(Protocol):
-    """Turns one prompt into a stream of events."""
+    """Turns one prompt into a stream of events.
+
+    One that is a server elsewhere has a coroutine ``meet()`` besides: see `meet`.
+    """
 
     def describe(self) -> EngineInfo:
-        """Say what it is. Cheap: loads nothing, asks nobody."""
+        """Say what it is, as far as it knows. Cheap: loads nothing, asks nobody."""
         ...
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[StreamEvent, None]:
@@ -93,6 +103,20 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Free everything. Running streams end with `EngineDied`. May be called twice."""
         ...
+
+
+async def meet(engine: Engine) -> EngineInfo:
+    """Have an engine find out what it is, where it has to ask a server for that, and return what it says of itself.
+
+    Costs nothing once it is done; after a failure it is tried anew.
+
+    Raises:
+        CierzoError: The server cannot be asked, or is none that is known.
+    """
+    finding = getattr(engine, "meet", None)
+    if finding is not None:
+        await finding()
+    return engine.describe()
 
 
 async def orderly(

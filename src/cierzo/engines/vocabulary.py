@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import mmap
 import struct
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cierzo.templates import Codec
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -110,6 +112,38 @@ class Vocabulary:
         with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             (count,) = struct.unpack_from("<Q", data, 16)
             return _entries(data, 24, count)
+
+
+class Spelling(Vocabulary):
+    """The same of a template's tokenizer, for a model whose file is elsewhere.
+
+    Args:
+        known: The template's codec.
+    """
+
+    def __init__(self, known: Codec) -> None:
+        self._known = known
+
+    def name(self, token: int) -> str:
+        """Return how the tokenizer writes a control token, such as ``</s>``."""
+        return self._known.controls.get(token, "")
+
+    @cached_property
+    def ids(self) -> dict[bytes, int]:
+        """Bytes to id. Byte tokens come first in every vocabulary, so of two the later is the plain one."""
+        return {piece: token for token, piece in enumerate(self.pieces) if piece}
+
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """Bytes of each token; empty for control tokens."""
+        known = self._known
+        return [b"" if n in known.controls else known.bytes_of(n) for n in range(known.template.vocabulary)]
+
+
+@cache
+def spelling(known: Codec) -> Spelling:
+    """Return the spelling of a codec; made once, since it looks at every token."""
+    return Spelling(known)
 
 
 def _entries(data: mmap.mmap, at: int, count: int) -> dict[str, Any]:

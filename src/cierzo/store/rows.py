@@ -76,7 +76,7 @@ def _answer_of(row: Row[Any]) -> Answer:
         kept=row.answer_kept,
         logged=row.answer_logged,
         reason=row.answer_reason,
-        finish=None if row.answer_finish is None else _finish_of(orjson.loads(row.answer_finish), row.answer_kept),
+        finish=None if row.answer_finish is None else _finish_of(row),
         failure=row.answer_failure,
         ended=None if row.answer_ended is None else moment(row.answer_ended),
         dropped=row.answer_dropped,
@@ -89,8 +89,10 @@ def _sampling_of(values: str) -> Sampling:
     return Sampling.of(orjson.loads(values))
 
 
-def _finish_of(values: dict[str, Any], kept: int) -> Finish:
-    return Finish(**{**values, "timings": Timings(**values["timings"]), "kept": kept})
+def _finish_of(row: Row[Any]) -> Finish:
+    values = orjson.loads(row.answer_finish)
+    beside = {"kept": row.answer_kept, "sent": row.answer_route or "ids"}
+    return Finish(**{**values, "timings": Timings(**values["timings"]), **beside})
 
 
 def written(value: Sampling | Finish) -> str:

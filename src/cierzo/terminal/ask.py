@@ -87,7 +87,8 @@ async def _announced(
     chat: Chat, messages: list[Message], sampling: Sampling, lines: Lines
 ) -> AsyncGenerator[StreamEvent, None]:
     """Yield the stream, after a ``start`` that says what the model is given."""
-    lines.start(chat.engine.describe(), await chat.prompt(messages, sampling), sampling)
+    prompt = await chat.prompt(messages, sampling)
+    lines.start(chat.engine.describe(), prompt, sampling)
     async with aclosing(asked(chat, messages, sampling)) as events:
         async for event in events:
             yield event

@@ -267,7 +267,9 @@ def _finish(value: Any, place: str) -> Finish:
     }
     return Finish(
         one_of(given["reason"], _REASONS[:-1], f"{place}.reason"),
-        **counts,
+        prompt_tokens=counts["prompt_tokens"],
+        cached_tokens=counts["cached_tokens"],
+        answer_tokens=counts["answer_tokens"],
         timings=Timings(
             **{name: number(times[name], f"{place}.timings.{name}") for name in _TIMINGS[:-1]},
             engine_rate=None if rate is None else number(rate, f"{place}.timings.engine_rate"),

@@ -1,0 +1,101 @@
+"""What a server elsewhere says when it says no, in one sentence for a person with the next step in it."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from cierzo.errors import CierzoError, EngineRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LONGEST_WORDS = 300
+_NO_KEY, _FORBIDDEN, _NOT_FOUND, _TOO_LARGE, _SERVER = 401, 403, 404, 413, 500
+
+
+def refused(host: str, status: int, body: bytes, clean: Callable[[str], str]) -> CierzoError:
+    """Translate an answer with an error's status.
+
+    Args:
+        host: Whose it is.
+        status: HTTP's.
+        body: Whatever came with it.
+        clean: Takes secrets out of the server's words.
+    """
+    words = clean(plain_words(body))
+    said = f" ({words})" if words else ""
+    if status == _NO_KEY:
+        return EngineRefused(
+            f"the server at {host} wants another key{said}: set CIERZO_ENGINE_KEY to one of that server"
+        )
+    if status == _FORBIDDEN:
+        return EngineRefused(f"the server at {host} does not allow this{said}: check the key and what it is good for")
+    if status == _NOT_FOUND:
+        return EngineRefused(f"the server at {host} has no such route or model{said}: check the address and --model")
+    if status == _TOO_LARGE:
+        return EngineRefused(f"the server at {host} finds the request too large{said}: shorten the conversation")
+    if status >= _SERVER:
+        return EngineRefused(
+            f"the server at {host} failed with status {status}{said}: look into its log, and ask again"
+        )
+    return EngineRefused(
+        f"the server at {host} refused the request{said or f' (status {status})'}: change it and ask again"
+    )
+
+
+def in_stream(host: str, error: Any, clean: Callable[[str], str]) -> EngineRefused:
+    """Translate an error that came in the middle of a stream."""
+    words = clean(_one_line(_message(error) or "no reason was given"))
+    return EngineRefused(f"the server at {host} ended the answer with an error ({words}): ask again")
+
+
+def plain_words(body: bytes) -> str:
+    """Return what an error's body says, on one line of at most `LONGEST_WORDS`; empty where it says nothing plain."""
+    try:
+        said = _message(orjson.loads(body[: 2**16]))
+    except ValueError:
+        text = body[: 2**12].decode(errors="replace").strip()
+        said = "a web page" if text.startswith("<") else text
+    return _one_line(said)
+
+
+def _message(value: Any) -> str:
+    """Find the sentence in the shapes that servers give errors: OpenAI's, TGI's, FastAPI's."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return _message(value[0]) if value else ""
+    if isinstance(value, dict):
+        for name in ("error", "message", "detail", "msg"):
+            if value.get(name):
+                return _message(value[name])
+    return ""
+
+
+def _one_line(said: str) -> str:
+    printable = "".join(letter if letter.isprintable() else " " for letter in said)
+    line = re.sub(r"\s+", " ", printable).strip().rstrip(".")
+    return line if len(line) <= LONGEST_WORDS else line[: LONGEST_WORDS - 1] + "…"
+
+
+def retry_after(header: str | None) -> float | None:
+    """Return the seconds that ``Retry-After`` asks for, as a number or as a date; None where it says nothing."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        pass
+    else:
+        return max(0.0, seconds) if math.isfinite(seconds) else None
+    try:
+        when = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,360 @@
+"""An engine that is a server elsewhere: what it is is found out by asking, and its answers are accounted for here."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from cierzo.engines.refusals import in_stream
+from cierzo.engines.remote import PATIENCE, Patience, Remote
+from cierzo.engines.stops import StopFilter
+from cierzo.errors import BadSampling, BadText, CierzoError, EngineDied, EngineError, EngineRefused, PromptTooLong
+from cierzo.messages import Finish, FinishReason, Phase, PhaseName, Prompt, Sampling, StreamEvent, Timings, Token
+
+if TYPE_CHECKING:
+    from cierzo.engines.base import EngineInfo
+
+UNMET_CONTEXT = 4096
+"""Tokens of the window of a server that does not say."""
+
+SEEDS = 2**31 - 1
+"""Seeds drawn here are below this: some servers keep them in 32 bits with a sign."""
+
+AFTERWARDS = 1.0
+"""Seconds that a server gets to say how many tokens it counted, after it has said how the answer ended."""
+
+_DONE = b"[DONE]"
+
+LOOSE = 8
+"""Where chunks of text stand for tokens, an answer may come in so many times more of them than it has tokens: a server
+between may cut it anew."""
+
+
+@dataclass(slots=True)
+class Account:
+    """One answer of a server: what was asked, when what happened, what has come.
+
+    Attributes:
+        prompt: What was asked.
+        sampling: How.
+        info: What the engine is, while it answers this.
+        room: Tokens that the answer may have.
+        seed: The one that is sent; None where the server takes none.
+        exact: Whether what comes is tokens, and not chunks of text.
+    """
+
+    prompt: Prompt
+    sampling: Sampling
+    info: EngineInfo
+    room: int
+    seed: int | None
+    exact: bool = True
+    began: float = field(default_factory=time.monotonic)
+    first: float = 0.0
+    last: float = 0.0
+    came: int = 0
+    said: int = 0
+    loaded: float = 0.0
+    stops: StopFilter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stops = StopFilter(self.sampling.stop)
+
+    @classmethod
+    def of(cls, prompt: Prompt, sampling: Sampling, info: EngineInfo, *, room: int) -> Account:
+        """Open one, and draw a seed where the server takes one and none was asked for."""
+        drawn = secrets.randbelow(SEEDS) if sampling.seed is None else sampling.seed
+        return cls(prompt, sampling, info, room, drawn if "seed" in info.honours else None)
+
+    def phase(self, name: PhaseName, done: int = 0, total: int = 0) -> Phase:
+        """Return a phase with the time since the request."""
+        return Phase(name, done, total, time.monotonic() - self.began)
+
+    def take(self, token: Token) -> list[Token]:
+        """Take the next token of the server; return those that are certain not to belong to a stop text.
+
+        Raises:
+            EngineRefused: It wrote more than it was allowed.
+        """
+        self.last = time.monotonic()
+        self.first = self.first or self.last
+        self.came += 1
+        if self.came > self.room + LOOSE and (self.exact or self.came > self.room * LOOSE):
+            raise EngineRefused(
+                f"the server goes on after the {self.room} tokens that it was asked for, and was cut off: use another"
+            )
+        free = self.stops.push(token)
+        self.said += len(free)
+        return free
+
+    def rest(self) -> list[Token]:
+        """Return what was held back, once no more comes: it belongs to no stop text."""
+        held = self.stops.flush()
+        self.said += len(held)
+        return held
+
+    def finish(
+        self,
+        reason: FinishReason,
+        *,
+        prompt_tokens: int | None = None,
+        cached: int = 0,
+        answer_tokens: int | None = None,
+        seed: int | None = None,
+        rate: float | None = None,
+    ) -> Finish:
+        """Close it.
+
+        Args:
+            reason: As the server says it; a stop text that was met counts before it.
+            prompt_tokens: As the server counts them; None takes the prompt's own.
+            cached: How many of them it had already.
+            answer_tokens: As the server counts them, where what came were chunks of text.
+            seed: That it used; None takes the one that was sent.
+            rate: Tokens per second while decoding, by its own clock.
+        """
+        now = time.monotonic()
+        first = self.first or now
+        timings = Timings(
+            load=self.loaded,
+            prefill=first - self.began - self.loaded,
+            first_token=first - self.began,
+            decode=self.last - self.first,
+            engine_rate=rate,
+        )
+        counted = answer_tokens if answer_tokens is not None and not self.exact else self.said
+        return Finish(
+            "stop_sequence" if self.stops.met is not None else reason,
+            len(self.prompt) if prompt_tokens is None else prompt_tokens,
+            cached,
+            counted,
+            timings,
+            self.seed if seed is None else seed,
+            self.stops.met,
+            sent=self.info.takes,
+        )
+
+
+Told = Phase | Token
+
+
+class Hearing(ABC):
+    """Turns the events of one answer into phases and tokens.
+
+    Attributes:
+        reason: How the answer ended; None before its end.
+        prompt_tokens: As the server counts them, None where it does not.
+        answer_tokens: The same for the answer.
+        cached: Tokens of the prompt that it had already.
+        rate: Its own tokens per second while decoding.
+        seed: That it used, None where it does not say.
+        exact: Whether what came so far were tokens, and not chunks of text.
+    """
+
+    reason: FinishReason | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    cached: int = 0
+    rate: float | None = None
+    seed: int | None = None
+    exact: bool = True
+
+    @abstractmethod
+    def read(self, value: Any) -> list[Told]:
+        """Read one event, which is any JSON.
+
+        Raises:
+            CierzoError: The server gave the answer up.
+            ValueError, TypeError, KeyError, IndexError, AttributeError: It is no such event.
+        """
+
+    def rest(self) -> list[Token]:
+        """Return what was held back, after the last event."""
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One request: where to, what, and who hears the answer."""
+
+    path: str
+    body: Any
+    hearing: Hearing
+    alternatives: int = 0
+
+
+class Served(ABC):
+    """Base of the engines that are servers.
+
+    Args:
+        url: Where the server is.
+        key: For it, or empty.
+        unmet: What is said of it before it was asked.
+        patience: How long it may take.
+    """
+
+    def __init__(self, url: str, key: str, unmet: EngineInfo, patience: Patience = PATIENCE) -> None:
+        self._remote = Remote(url, key, patience)
+        self._info = unmet
+        self._met = False
+        self._meeting = asyncio.Lock()
+
+    def describe(self) -> EngineInfo:
+        """Say what it is, as far as it is known."""
+        return self._info
+
+    async def meet(self) -> None:
+        """Ask the server what it is, unless it has said so. After an answer that failed it is asked again.
+
+        Raises:
+            CierzoError: It cannot be asked, or is no server of this kind.
+        """
+        if self._met:
+            return
+        async with self._meeting:
+            if not self._met:
+                self._info = await self._find_out()
+                self._met = True
+
+    async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[StreamEvent, None]:
+        """Yield phases, tokens and one `Finish`; see `cierzo.engines.base.Engine.stream`.
+
+        Raises:
+            EngineDied: The server cannot be reached, or its answer broke off.
+            EngineRefused: It said no, or what it says is no answer.
+            Overloaded: It is busy.
+            BadSampling: It cannot do what is asked.
+        """
+        if not len(prompt):
+            raise BadText("the prompt is empty: write something first")
+        try:
+            await self.meet()
+            account = Account.of(prompt, sampling, self._info, room=self._room(prompt, sampling))
+            async with aclosing(self._answer(account)) as events:
+                async for event in events:
+                    yield event
+        except EngineError:
+            self._met = False  # it may be another one when it is back
+            raise
+
+    async def close(self) -> None:
+        """End running streams with `EngineDied` and let go of every connection. May be called twice."""
+        await self._remote.close()
+
+    @abstractmethod
+    async def _find_out(self) -> EngineInfo:
+        """Ask the server what it is."""
+
+    @abstractmethod
+    def _asking(self, account: Account) -> Asking:
+        """Write the request for one answer."""
+
+    async def _answer(self, account: Account) -> AsyncGenerator[StreamEvent, None]:
+        """Have one answer written."""
+        asking = self._asking(account)
+        hearing = asking.hearing
+        yield account.phase("reading", 0, len(account.prompt))
+        reading = self._remote.events(asking.path, asking.body, tokens=account.room, alternatives=asking.alternatives)
+        async with aclosing(reading) as events:
+            async for data in events:
+                if data == _DONE:
+                    break
+                for said in self._heard(account, hearing, data):
+                    yield said
+                if account.stops.met is not None:
+                    break
+                if hearing.reason is not None:
+                    await self._afterwards(hearing, events)
+                    break
+        for event in self._last(account, hearing):
+            yield event
+
+    def _heard(self, account: Account, hearing: Hearing, data: bytes) -> list[Told]:
+        """Read one event; return what it says that is certain.
+
+        Raises:
+            CierzoError: It is an error, or nothing that a server of this kind says.
+        """
+        out: list[Told] = []
+        try:
+            value = orjson.loads(data)
+            if isinstance(value, dict) and value.get("error"):
+                raise in_stream(self._remote.host, value, self._remote.clean)
+            told = hearing.read(value)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
+            raise EngineRefused(
+                f"the server at {self._remote.host} says what no {self._kind_of_server()} says: check its address"
+            ) from None
+        account.exact = hearing.exact
+        for said in told:
+            if isinstance(said, Phase):
+                out.append(account.phase(said.name, said.done, said.total))
+            elif account.stops.met is None:
+                out += account.take(said)
+        return out
+
+    async def _afterwards(self, hearing: Hearing, events: AsyncGenerator[bytes, None]) -> None:
+        """Read what a server says after the end: how many tokens it counted. It may as well say nothing, or break."""
+        with suppress(CierzoError, TimeoutError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+            async with asyncio.timeout(AFTERWARDS):
+                async for data in events:
+                    if data == _DONE:
+                        return
+                    hearing.read(orjson.loads(data))
+
+    def _last(self, account: Account, hearing: Hearing) -> Iterator[StreamEvent]:
+        """Yield what was held back, and the end.
+
+        Raises:
+            EngineDied: The server never said how the answer ended.
+        """
+        if account.stops.met is None:
+            for said in hearing.rest():
+                yield from account.take(said)
+        if account.stops.met is None:
+            yield from account.rest()
+        if hearing.reason is None and account.stops.met is None:
+            raise EngineDied(f"the answer of the server at {self._remote.host} broke off: ask again")
+        yield account.finish(
+            hearing.reason or "stop_sequence",
+            prompt_tokens=hearing.prompt_tokens,
+            cached=hearing.cached,
+            answer_tokens=hearing.answer_tokens,
+            seed=hearing.seed,
+            rate=hearing.rate,
+        )
+
+    def _kind_of_server(self) -> str:
+        """Return what it should be, for a person."""
+        return f"{self._info.engine} server"
+
+    def _room(self, prompt: Prompt, sampling: Sampling) -> int:
+        """Return how many tokens the answer may have.
+
+        Raises:
+            PromptTooLong: None.
+        """
+        room = self._info.context - len(prompt)
+        if room < 1:
+            raise PromptTooLong(len(prompt), self._info.context - 1)
+        return min(room, sampling.max_new_tokens)
+
+    def _check_alternatives(self, asked: int, most: int) -> None:
+        """Refuse to ask for more alternatives than the server reports.
+
+        Raises:
+            BadSampling: With the bound.
+        """
+        if asked > most:
+            raise BadSampling(
+                f"the server at {self._remote.host} reports at most {most} alternatives of a token, not {asked}: "
+                "ask for fewer"
+            )
