@@ -12,8 +12,10 @@ from cierzo import catalog
 from cierzo.admission import Admission
 from cierzo.chat import Chat
 from cierzo.engines.llamacpp import LlamaCpp
+from cierzo.engines.llamaserver import LlamaServer
 from cierzo.engines.openai import OpenAI
 from cierzo.engines.scripted import Scripted
+from cierzo.engines.tgi import Tgi
 from cierzo.errors import BadSetting, CierzoError
 
 if TYPE_CHECKING:
@@ -41,19 +43,25 @@ def open_engine(settings: Settings) -> Engine:
         return LlamaCpp(model, slots=settings.slots, context=settings.context, threads=settings.threads)
     if kind == "scripted":
         return Scripted.load(rest)
-    if kind in ("openai+http", "openai+https"):
-        return OpenAI(
-            settings.engine,
-            settings.engine_key.get_secret_value(),
-            model=settings.model if "model" in settings.model_fields_set else "",
-            template=settings.template,
-            context=settings.context,
-            slots=settings.slots if "slots" in settings.model_fields_set else 0,
-        )
+    form, _, scheme = kind.partition("+")
+    if form in ("llamacpp", "openai", "tgi") and scheme in ("http", "https"):
+        return _served(form, settings)
     raise BadSetting(
         f"there is no engine {settings.engine!r:.200}: use llamacpp: (built in), llamacpp+http://HOST:PORT, "
         "openai+http://HOST[/v1], tgi+http://HOST, or scripted:FILE"
     )
+
+
+def _served(form: str, settings: Settings) -> Engine:
+    """Make the engine that is a server elsewhere. What was not said is for the server to say."""
+    key = settings.engine_key.get_secret_value()
+    slots = settings.slots if "slots" in settings.model_fields_set else 0
+    template, context = settings.template, settings.context
+    if form == "openai":
+        model = settings.model if "model" in settings.model_fields_set else ""
+        return OpenAI(settings.engine, key, model=model, template=template, context=context, slots=slots)
+    made = Tgi if form == "tgi" else LlamaServer
+    return made(settings.engine, key, template=template, context=context, slots=slots)
 
 
 def open_chat(settings: Settings) -> Chat:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from cierzo import prompt as prompts
 from cierzo.engines.base import meet, orderly
 from cierzo.errors import EngineDied
-from cierzo.messages import Finish, Message, Piece, Prompt, Sampling, Token
+from cierzo.messages import UNTOLD, Finish, Message, Piece, Prompt, Sampling, Token
+from cierzo.templates import codec, template
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -128,10 +129,7 @@ class Chat:
             system=options.system,
             consecutive=options.consecutive,
         )
-        if not begun:
-            return prompt
-        written = Piece("".join(token.text for token in begun), tuple(token.id for token in begun), control=False)
-        return replace(prompt, pieces=(*prompt.pieces, written), leading_space=False)
+        return _begun(prompt, begun, info) if begun else prompt
 
     async def stream(
         self,
@@ -212,6 +210,16 @@ class Chat:
         await self.engine.close()
         if self._hash is not None:
             await asyncio.wait([self._hash])
+
+
+def _begun(prompt: Prompt, begun: Sequence[Token], info: EngineInfo) -> Prompt:
+    """Return the prompt with the beginning of its answer, as the engine will take it."""
+    text, ids = "".join(token.text for token in begun), tuple(token.id for token in begun)
+    if UNTOLD in ids:  # an engine that tells no ids wrote this
+        ids = tuple(codec(template(info.template)).encode(text))
+    pieces = (*prompt.pieces, Piece(text, ids, control=False))
+    kept = (*prompt.kept, Message("assistant", text)) if info.takes == "messages" else prompt.kept
+    return replace(prompt, pieces=pieces, kept=kept, leading_space=False)
 
 
 def _sha256(file: Path, enough: threading.Event) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cierzo.errors import BadInput
-from cierzo.messages import Finish, Token
+from cierzo.messages import UNTOLD, Finish, Token
 from cierzo.templates import codec
 from cierzo.templates import template as named
 
@@ -27,6 +27,8 @@ def begin_with(tokens: Sequence[Token], at: int | None, token: int | None, templ
     if at is not None and not 0 <= at <= len(tokens):
         raise BadInput(f"the answer has {len(tokens)} tokens: at must be between 0 and {len(tokens)}")
     known = codec(named(template))
+    if token is not None and any(told.id == UNTOLD for told in tokens):
+        raise BadInput("the engine that wrote this answer tells no token's number: choose a place without a token")
     kept = tuple(tokens if at is None else tokens[:at])
     while at is None and _torn(kept, known):
         kept = kept[:-1]
@@ -44,7 +46,7 @@ def _check_place(kept: Sequence[Token], known: Codec) -> None:
 
 def _torn(kept: Sequence[Token], known: Codec) -> str:
     """Return what it is that these tokens end in the middle of; empty where they can be gone on from."""
-    if not kept or kept[-1].special or kept[-1].id >= known.template.vocabulary:
+    if not kept or kept[-1].special or kept[-1].id == UNTOLD or kept[-1].id >= known.template.vocabulary:
         return ""
     silent = next((n for n, token in enumerate(reversed(kept)) if token.text or token.special), len(kept))
     try:

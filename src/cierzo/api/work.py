@@ -200,20 +200,27 @@ class Work:
     async def _ask_engine(self) -> str:
         try:
             async with asyncio.timeout(ASK_WITHIN):
-                prompt = await self.chat.raw("[INST]")
-                async with aclosing(self.chat.stream_prompt(prompt, Sampling(max_new_tokens=1))) as events:
-                    async for said in events:
-                        if not isinstance(said, Phase):
-                            self._spoke = time.monotonic()
-                            return "ready"
-                        if said.name != "reading":
-                            return "loading" if said.name == "loading" else "busy"
+                ready = getattr(self.chat.engine, "ready", None)
+                if ready is None:
+                    return await self._ask_for_a_token()
+                await ready()  # a server elsewhere, whose tokens may cost money
+                return "ready"
         except TimeoutError:
             return "the engine does not answer"
         except Overloaded:
             return "busy"
         except CierzoError as error:
             return str(error)
+
+    async def _ask_for_a_token(self) -> str:
+        prompt = await self.chat.raw("[INST]")
+        async with aclosing(self.chat.stream_prompt(prompt, Sampling(max_new_tokens=1))) as events:
+            async for said in events:
+                if not isinstance(said, Phase):
+                    self._spoke = time.monotonic()
+                    return "ready"
+                if said.name != "reading":
+                    return "loading" if said.name == "loading" else "busy"
         return "the engine's answer ended without saying why"
 
     async def drain(self, grace: float) -> None:

@@ -13,7 +13,7 @@ from cierzo.engines.base import EngineInfo
 from cierzo.engines.openai_chunks import Chunks
 from cierzo.engines.openai_kinds import UNKNOWN, Kind, asked_of, facts_of
 from cierzo.engines.remote import PATIENCE, Address, Patience
-from cierzo.engines.served import UNMET_CONTEXT, Account, Asking, Served
+from cierzo.engines.served import UNMET_CONTEXT, Account, Asking, Served, known_template
 from cierzo.errors import BadSetting
 from cierzo.model_names import template_of
 from cierzo.templates import TEMPLATES
@@ -51,7 +51,7 @@ class OpenAI(Served):
     ) -> None:
         place = Address.of(address, options=("takes",))
         self._takes = _takes(place.options.get("takes", ""))
-        self._model, self._template, self._context, self._slots = model, _template(template), context, slots
+        self._model, self._template, self._context, self._slots = model, known_template(template), context, slots
         self._kind: Kind = UNKNOWN
         root = place.url.removesuffix("/v1")
         unmet = EngineInfo(
@@ -110,9 +110,3 @@ def _takes(said: str) -> Takes | None:
     if said not in ("", "ids", "text", "messages"):
         raise BadSetting(f"takes={said!r:.40} in the engine's address: use ids, text or messages")
     return said or None  # type: ignore[return-value]
-
-
-def _template(name: str) -> str:
-    if name and name not in TEMPLATES:
-        raise BadSetting(f"CIERZO_TEMPLATE is {name!r:.60}: use one of {', '.join(TEMPLATES)}, or leave it empty")
-    return name

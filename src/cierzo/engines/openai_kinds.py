@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cierzo.engines.neutral import text_of
 from cierzo.engines.refusals import refused
+from cierzo.engines.served import window_of
 from cierzo.errors import BadInput, EngineRefused, UnknownModel
 from cierzo.model_names import template_of
 from cierzo.templates import TEMPLATES
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _OK = 200
 _SHOWN = 8
-_LARGEST_WINDOW = 2**30
 _DENIED = (401, 403)
 _NO_IDS = frozenset({"logprobs", "alternatives"})
 _ALL = _NO_IDS | {"ids"}
@@ -182,7 +182,7 @@ async def facts_of(remote: Remote, model: str) -> Facts:
     read = _READERS.get(kind)
     if read is not None:
         return read(KINDS[kind], name, card, said)
-    window = _whole(card.get("max_model_len") or card.get("max_context_length"))
+    window = window_of(card.get("max_model_len") or card.get("max_context_length"))
     return Facts(KINDS[kind], name, window, version=_short(said.get("version")))
 
 
@@ -202,7 +202,9 @@ def _of_llama_server(kind: Kind, name: str, card: Mapping[str, Any], said: Mappi
     meta = card.get("meta")
     window = window or (meta.get("n_ctx") if isinstance(meta, dict) else None)
     named = template_of(name) or template_of(str(said.get("model_path") or "")) or ""
-    return Facts(kind, name, _whole(window), _whole(said.get("total_slots")), named, _short(said.get("build_info")))
+    return Facts(
+        kind, name, window_of(window), window_of(said.get("total_slots")), named, _short(said.get("build_info"))
+    )
 
 
 def _of_cierzo(kind: Kind, name: str, _: Mapping[str, Any], said: Mapping[str, Any]) -> Facts:
@@ -210,8 +212,8 @@ def _of_cierzo(kind: Kind, name: str, _: Mapping[str, Any], said: Mapping[str, A
     return Facts(
         kind,
         name,
-        _whole(said.get("context")),
-        _whole(said.get("slots")),
+        window_of(said.get("context")),
+        window_of(said.get("slots")),
         named if named in TEMPLATES else "",
         honours=frozenset(map(str, said.get("honours") or ())) & frozenset(kind.names["ids"]),
         details=frozenset(map(str, said.get("details") or ())) & kind.details["ids"],
@@ -247,10 +249,6 @@ def _chosen(cards: list[dict[str, Any]], model: str, host: str) -> dict[str, Any
 def _rows(value: Any) -> list[dict[str, Any]]:
     rows = value.get("data") if isinstance(value, dict) else None
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-
-
-def _whole(value: Any) -> int:
-    return value if isinstance(value, int) and 0 < value <= _LARGEST_WINDOW else 0
 
 
 def _short(value: Any) -> str:

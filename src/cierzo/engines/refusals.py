@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from cierzo.errors import CierzoError, EngineRefused
+from cierzo.errors import CierzoError, EngineRefused, PromptTooLong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 LONGEST_WORDS = 300
-_NO_KEY, _FORBIDDEN, _NOT_FOUND, _TOO_LARGE, _SERVER = 401, 403, 404, 413, 500
+_SERVER = 500
+_MEANINGS = {
+    401: ("wants another key", "set CIERZO_ENGINE_KEY to one of that server"),
+    402: ("wants to be paid", "see to it with whoever runs it"),
+    403: ("does not allow this", "check the key, and what it is good for"),
+    404: ("has no such route or model", "check the engine's address and --model"),
+    405: ("has no such route", "check the engine's address"),
+    413: ("finds the request too large", "shorten the conversation"),
+}
+"""What an error's status means, and what to do."""
 
 
 def refused(host: str, status: int, body: bytes, clean: Callable[[str], str]) -> CierzoError:
@@ -28,18 +37,13 @@ def refused(host: str, status: int, body: bytes, clean: Callable[[str], str]) ->
         body: Whatever came with it.
         clean: Takes secrets out of the server's words.
     """
+    if (measured := _too_long(body)) is not None:
+        return PromptTooLong(*measured)
     words = clean(plain_words(body))
     said = f" ({words})" if words else ""
-    if status == _NO_KEY:
-        return EngineRefused(
-            f"the server at {host} wants another key{said}: set CIERZO_ENGINE_KEY to one of that server"
-        )
-    if status == _FORBIDDEN:
-        return EngineRefused(f"the server at {host} does not allow this{said}: check the key and what it is good for")
-    if status == _NOT_FOUND:
-        return EngineRefused(f"the server at {host} has no such route or model{said}: check the address and --model")
-    if status == _TOO_LARGE:
-        return EngineRefused(f"the server at {host} finds the request too large{said}: shorten the conversation")
+    if status in _MEANINGS:
+        what, advice = _MEANINGS[status]
+        return EngineRefused(f"the server at {host} {what}{said}: {advice}")
     if status >= _SERVER:
         return EngineRefused(
             f"the server at {host} failed with status {status}{said}: look into its log, and ask again"
@@ -47,6 +51,17 @@ def refused(host: str, status: int, body: bytes, clean: Callable[[str], str]) ->
     return EngineRefused(
         f"the server at {host} refused the request{said or f' (status {status})'}: change it and ask again"
     )
+
+
+def _too_long(body: bytes) -> tuple[int, int] | None:
+    """Return how many tokens a prompt has, and how many may be, where llama-server says so."""
+    try:
+        error = orjson.loads(body)["error"]
+        if error["type"] == "exceed_context_size_error":
+            return int(error["n_prompt_tokens"]), int(error["n_ctx"]) - 1
+    except (ValueError, TypeError, KeyError):
+        pass
+    return None
 
 
 def in_stream(host: str, error: Any, clean: Callable[[str], str]) -> EngineRefused:

@@ -134,17 +134,16 @@ class Remote:
         self._session: aiohttp.ClientSession | None = None
         self._waits: set[asyncio.Timeout] = set()
 
-    async def ask(self, path: str, body: Any = None) -> Answered:
+    async def ask(self, path: str, body: Any = None, *, tries: int = TRIES) -> Answered:
         """Ask for something small: GET, or POST where there is a ``body``, and read the whole answer.
 
-        Any status is an answer but those that are tried again; what it means is the asker's to say.
+        Any status is an answer; what it means is the asker's to say. A busy server is asked ``tries`` times.
 
         Raises:
             EngineDied: Nobody answers there, or not in time.
             EngineRefused: The answer is too large or a redirect.
-            Overloaded: The server is busy, also after several tries.
         """
-        async with self._opened(path, None if body is None else orjson.dumps(body)) as response:
+        async with self._opened(path, None if body is None else orjson.dumps(body), tries=tries) as response:
             raw = await self._whole(response)
             try:
                 return Answered(response.status, raw, orjson.loads(raw))
@@ -203,10 +202,10 @@ class Remote:
 
     @asynccontextmanager
     async def _opened(
-        self, path: str, body: bytes | None, *, stream: bool = False
+        self, path: str, body: bytes | None, *, stream: bool = False, tries: int = TRIES
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request, again where that may help, and give the answer whose body has not been read."""
-        response = await self._tried(path, body, stream=stream)
+        response = await self._tried(path, body, stream=stream, tries=tries)
         try:
             if response.status in _REDIRECTS:
                 raise self._redirected(response)
@@ -218,8 +217,8 @@ class Remote:
         finally:
             response.close()  # an answer that is not read to its end is cancelled by this and by nothing else
 
-    async def _tried(self, path: str, body: bytes | None, *, stream: bool) -> aiohttp.ClientResponse:
-        for count in range(1, TRIES + 1):
+    async def _tried(self, path: str, body: bytes | None, *, stream: bool, tries: int) -> aiohttp.ClientResponse:
+        for count in range(1, tries + 1):
             wait = self.patience.back_off * 2 ** (count - 1) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads the askers
             try:
                 response = await self._within(
@@ -236,13 +235,13 @@ class Remote:
             except (aiohttp.ClientConnectorDNSError, aiohttp.InvalidURL):
                 raise EngineDied(f"there is no host {self.host}: check the engine's address") from None
             except (aiohttp.ClientConnectionError, OSError) as broken:
-                if count == TRIES:
+                if count == tries:
                     raise self._unreachable(broken) from None
             except aiohttp.ClientError as broken:
                 raise self._strange(f"something that is no HTTP ({type(broken).__name__})") from None
             else:
                 asked = retry_after(response.headers.get("Retry-After"))
-                if response.status not in _BUSY or (asked or 0) > LONGEST_WAIT or count == TRIES:
+                if response.status not in _BUSY or (asked or 0) > LONGEST_WAIT or count == tries:
                     return response
                 response.close()
                 wait = wait if asked is None else asked

@@ -16,8 +16,19 @@ import orjson
 from cierzo.engines.refusals import in_stream
 from cierzo.engines.remote import PATIENCE, Patience, Remote
 from cierzo.engines.stops import StopFilter
-from cierzo.errors import BadSampling, BadText, CierzoError, EngineDied, EngineError, EngineRefused, PromptTooLong
+from cierzo.errors import (
+    BadSampling,
+    BadSetting,
+    BadText,
+    CierzoError,
+    EngineDied,
+    EngineError,
+    EngineRefused,
+    Overloaded,
+    PromptTooLong,
+)
 from cierzo.messages import Finish, FinishReason, Phase, PhaseName, Prompt, Sampling, StreamEvent, Timings, Token
+from cierzo.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from cierzo.engines.base import EngineInfo
@@ -27,6 +38,8 @@ UNMET_CONTEXT = 4096
 
 SEEDS = 2**31 - 1
 """Seeds drawn here are below this: some servers keep them in 32 bits with a sign."""
+
+LARGEST_WINDOW = 2**30
 
 AFTERWARDS = 1.0
 """Seconds that a server gets to say how many tokens it counted, after it has said how the answer ended."""
@@ -224,6 +237,15 @@ class Served(ABC):
                 self._info = await self._find_out()
                 self._met = True
 
+    async def ready(self) -> None:
+        """Ask the server anew what it is, which costs it next to nothing.
+
+        Raises:
+            CierzoError: What `meet` raises.
+        """
+        self._met = False
+        await self.meet()
+
     async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[StreamEvent, None]:
         """Yield phases, tokens and one `Finish`; see `cierzo.engines.base.Engine.stream`.
 
@@ -235,19 +257,29 @@ class Served(ABC):
         """
         if not len(prompt):
             raise BadText("the prompt is empty: write something first")
+        began = time.monotonic()
         try:
-            await self.meet()
+            async for phase in self._arriving(began):
+                yield phase
             account = Account.of(prompt, sampling, self._info, room=self._room(prompt, sampling))
+            account.loaded = time.monotonic() - began
+            account.began = began
             async with aclosing(self._answer(account)) as events:
                 async for event in events:
                     yield event
-        except EngineError:
+        except (EngineError, Overloaded):
             self._met = False  # it may be another one when it is back
             raise
 
     async def close(self) -> None:
         """End running streams with `EngineDied` and let go of every connection. May be called twice."""
         await self._remote.close()
+
+    async def _arriving(self, began: float) -> AsyncGenerator[Phase, None]:  # noqa: ARG002 - for those that load
+        """Meet the server; yield phases while it loads its model, for those that tell."""
+        await self.meet()
+        return
+        yield  # no phase: a generator all the same
 
     @abstractmethod
     async def _find_out(self) -> EngineInfo:
@@ -358,3 +390,19 @@ class Served(ABC):
                 f"the server at {self._remote.host} reports at most {most} alternatives of a token, not {asked}: "
                 "ask for fewer"
             )
+
+
+def known_template(name: str) -> str:
+    """Return the name of a template that was set, or the empty one.
+
+    Raises:
+        BadSetting: There is no such template.
+    """
+    if name and name not in TEMPLATES:
+        raise BadSetting(f"CIERZO_TEMPLATE is {name!r:.60}: use one of {', '.join(TEMPLATES)}, or leave it empty")
+    return name
+
+
+def window_of(value: Any) -> int:
+    """Return a count that a server tells, where it is one; otherwise 0."""
+    return value if isinstance(value, int) and 0 < value <= LARGEST_WINDOW else 0

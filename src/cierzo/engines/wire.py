@@ -143,10 +143,15 @@ class Reader:
         found: list[Reading | Token | End] = []
         for event in events:
             if event.startswith(b"data: ") and not self.ended:
-                found += self._event(orjson.loads(event[6:]))
+                found += self.read(orjson.loads(event[6:]))
         return found
 
-    def _event(self, event: dict[str, Any]) -> list[Reading | Token | End]:
+    def read(self, event: dict[str, Any]) -> list[Reading | Token | End]:
+        """Take one event; return what it completes.
+
+        Raises:
+            EngineRefused: It is an error.
+        """
         if "error" in event:
             raise refusal(200, orjson.dumps(event))
         if "prompt_progress" in event:

@@ -131,6 +131,9 @@ async def _prompt(talk: Talk, _: str) -> None:
         return
     template = talk.last.answer.template
     ids = await talk.service.store.replies.prompt_ids(talk.last.id, owner=None)
+    if not ids:
+        talk.screen.note(say("by_messages"))
+        return
     made = prompts.of_ids(ids, template)
     exact.show(talk.screen, made)
     exact.summary(talk.screen, made, template, talk.service.chat.engine.describe().context)

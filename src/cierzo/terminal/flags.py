@@ -104,7 +104,11 @@ def sampling_flags(command: Command) -> Command:
 
 def model_flags(command: Command) -> Command:
     """Add ``--model`` and ``--engine``."""
-    command = click.option("--engine", metavar="URL", help="llamacpp: (built in) or scripted:[FILE].")(command)
+    command = click.option(
+        "--engine",
+        metavar="URL",
+        help="llamacpp: (built in), openai+http://HOST[/v1], tgi+http://HOST, …: see docs/engines.md.",
+    )(command)
     return click.option("--model", metavar="NAME", help="Name from `cierzo models list`, or the path of a GGUF.")(
         command
     )
