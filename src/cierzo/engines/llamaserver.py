@@ -12,10 +12,12 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
+from cierzo.engines.account import Account, Asking, Hearing, Told
 from cierzo.engines.base import EngineInfo
+from cierzo.engines.probing import spells_alike
 from cierzo.engines.refusals import refused
 from cierzo.engines.remote import PATIENCE, Address, Patience
-from cierzo.engines.served import UNMET_CONTEXT, Account, Asking, Hearing, Served, Told, known_template, window_of
+from cierzo.engines.served import UNMET_CONTEXT, Served, known_template, window_of
 from cierzo.engines.vocabulary import spelling
 from cierzo.engines.wire import End, Reader, Reading, request
 from cierzo.errors import BadSetting, EngineRefused, Overloaded
@@ -94,6 +96,11 @@ class LlamaServer(Served):
             raise BadSetting(
                 f"nobody knows the prompt template of {name or 'its model'}: set CIERZO_TEMPLATE to one of "
                 f"{', '.join(TEMPLATES)}, or use openai+… as the engine's address"
+            )
+        if await spells_alike(self._remote, name, known) is False:
+            raise BadSetting(
+                f"{name} has other tokens than the template {known}: set CIERZO_TEMPLATE to its own, or use openai+… "
+                "as the engine's address"
             )
         return replace(
             self._info,

@@ -44,7 +44,7 @@ def text_of(prompt: Prompt, name: str, *, start: bool = False) -> str:
         elif len(known.marks[0]) > 1 and piece.ids in known.marks:  # version 1 writes its marks as plain text
             parts.append(piece.text)
         else:
-            parts.append(neutral(piece.text, name))
+            parts.append(neutral(known.decode(piece.ids), name))  # its text may lack the space of a first word
     return "".join(parts)
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cierzo.engines.account import Account, Asking
 from cierzo.engines.base import EngineInfo
 from cierzo.engines.openai_chunks import Chunks
-from cierzo.engines.openai_kinds import UNKNOWN, Kind, asked_of, facts_of
+from cierzo.engines.openai_kinds import UNKNOWN, Kind, asked_of, facts_of, names_of
+from cierzo.engines.probing import probed, spells_alike
 from cierzo.engines.remote import PATIENCE, Address, Patience
-from cierzo.engines.served import UNMET_CONTEXT, Account, Asking, Served, known_template
+from cierzo.engines.served import UNMET_CONTEXT, Served, known_template
 from cierzo.errors import BadSetting
 from cierzo.model_names import template_of
 from cierzo.templates import TEMPLATES
@@ -67,29 +69,49 @@ class OpenAI(Served):
 
     async def _find_out(self) -> EngineInfo:
         facts = await facts_of(self._remote, self._model)
-        kind = self._kind = facts.kind
         template = self._template or facts.template or template_of(facts.model) or ""
+        kind = facts.kind
+        if kind is UNKNOWN:
+            kind = await probed(self._remote, kind, facts.model, template)
+        elif template and kind.tokenizes and await spells_alike(self._remote, facts.model, template) is False:
+            self._check_template(facts.model, template)
+            template = ""
         takes = self._takes or (kind.takes if template else "messages")
         if takes != "messages" and not template:
             raise BadSetting(
                 f"nobody knows the prompt template of {facts.model}: set CIERZO_TEMPLATE to one of "
                 f"{', '.join(TEMPLATES)}, or leave takes={takes} out of the engine's address"
             )
+        self._kind = kind
         context = facts.context or self._context or UNMET_CONTEXT
-        names = kind.names[takes]
+        names = {
+            name: theirs for name, theirs in kind.names[takes].items() if name in (facts.honours or names_of(kind))
+        }
         return EngineInfo(
             "openai",
             facts.model,
             min(context, self._context or context),
             template or ESTIMATED,
             self._slots or facts.slots or kind.slots,
-            frozenset(names) if facts.honours is None else facts.honours,
-            kind.details[takes] if facts.details is None else facts.details - (set() if takes == "ids" else {"ids"}),
+            frozenset(names),
+            kind.details[takes] & (kind.details[takes] if facts.details is None else facts.details),
             f"at {self._remote.host}, by {kind.title}",
             takes,
             {name: theirs for name, theirs in names.items() if name != theirs},
             facts.version,
         )
+
+    def _check_template(self, model: str, template: str) -> None:
+        """Say it where a template was set that cannot be the model's.
+
+        Raises:
+            BadSetting: It was.
+        """
+        if self._template:
+            raise BadSetting(
+                f"{model} has other tokens than the template {template}: "
+                "set CIERZO_TEMPLATE to its own, or leave it empty"
+            )
 
     def _asking(self, account: Account) -> Asking:
         info, kind = account.info, self._kind

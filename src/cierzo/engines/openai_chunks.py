@@ -10,7 +10,7 @@ import codecs
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cierzo.engines.served import Hearing, Told
+from cierzo.engines.account import Hearing, Told
 from cierzo.engines.vocabulary import spelling
 from cierzo.errors import EngineDied, EngineRefused
 from cierzo.messages import UNTOLD, Alternative, FinishReason, Phase, Token
@@ -119,6 +119,8 @@ class Chunks(Hearing):
             return self._of_entries(text, entries, value.get("timings"))
         if texts := logprobs.get("tokens"):
             self.exact = True
+            if self._ids and all(name.startswith(_ID) for name in texts):
+                return self._of_ids([_id_of(name) for name in texts], logprobs)
             return self._of_texts(text, texts, logprobs)
         return [self._first(Token(UNTOLD, text))] if text else []
 

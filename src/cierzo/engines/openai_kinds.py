@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _OK = 200
 _SHOWN = 8
 _DENIED = (401, 403)
-_NO_IDS = frozenset({"logprobs", "alternatives"})
-_ALL = _NO_IDS | {"ids"}
+NO_IDS = frozenset({"logprobs", "alternatives"})
+_ALL = NO_IDS | {"ids"}
 
 _PLAIN = {
     "temperature": "temperature",
@@ -32,10 +32,10 @@ _PLAIN = {
     "stop": "stop",
 }
 _MORE = {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repetition_penalty"}
-_LEGACY = {"alternatives": "logprobs"}
-_CHAT = {"alternatives": "top_logprobs"}
+LEGACY = {"alternatives": "logprobs"}
+CHAT = {"alternatives": "top_logprobs"}
 _LLAMA = {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"}
-_USAGE = {"stream_options": {"include_usage": True}}
+USAGE = {"stream_options": {"include_usage": True}}
 
 LEAST_TOP_P = 1e-4
 """Stands for a top-p of 0, which keeps one token and which most servers refuse."""
@@ -54,6 +54,7 @@ class Kind:
         extra_chat: The same for ``/v1/chat/completions``.
         slots: Answers that it is asked for at the same time, where it does not say how many it can write.
         alternatives: Most alternatives of a token.
+        tokenizes: Whether it tells the tokens of a text.
         spaced: Whether an answer begins with the space that stands for no character.
         continues: What makes it go on with the last message, an answer; None where it cannot.
     """
@@ -66,8 +67,14 @@ class Kind:
     extra_chat: Mapping[str, Any] = field(default_factory=dict)
     slots: int = 4
     alternatives: int = 20
+    tokenizes: bool = False
     spaced: bool = True
     continues: Mapping[str, Any] | None = None
+
+
+def names_of(kind: Kind) -> frozenset[str]:
+    """Return every field of a sampling that a kind honours in some way."""
+    return frozenset(name for names in kind.names.values() for name in names)
 
 
 def _all(common: Mapping[str, str], legacy: Mapping[str, str], chat: Mapping[str, str]) -> dict[Takes, dict[str, str]]:
@@ -84,48 +91,50 @@ KINDS: Mapping[str, Kind] = {
     "vllm": Kind(
         "vLLM",
         "ids",
-        _all(_PLAIN | _MORE, _LEGACY, _CHAT),
-        {"ids": _ALL, "text": _ALL, "messages": _NO_IDS},
-        {**_USAGE, "return_token_ids": True, "return_tokens_as_token_ids": True},
-        _USAGE,
+        _all(_PLAIN | _MORE, LEGACY, CHAT),
+        {"ids": _ALL, "text": _ALL, "messages": NO_IDS},
+        {**USAGE, "return_token_ids": True, "return_tokens_as_token_ids": True},
+        USAGE,
         slots=32,
+        tokenizes=True,
         continues={"add_generation_prompt": False, "continue_final_message": True},
     ),
     "llamacpp": Kind(
         "llama-server",
         "ids",
-        _all(_PLAIN | _LLAMA, _LEGACY, _CHAT),
-        {"ids": _ALL, "text": _ALL, "messages": _NO_IDS},
-        {**_USAGE, "return_progress": True, "timings_per_token": True, "cache_prompt": True},
-        {**_USAGE, "return_progress": True, "cache_prompt": True},
+        _all(_PLAIN | _LLAMA, LEGACY, CHAT),
+        {"ids": _ALL, "text": _ALL, "messages": NO_IDS},
+        {**USAGE, "return_progress": True, "timings_per_token": True, "cache_prompt": True},
+        {**USAGE, "return_progress": True, "cache_prompt": True},
+        tokenizes=True,
         continues={},
     ),
     "cierzo": Kind(
         "Cierzo",
         "ids",
-        _all(_PLAIN | _MORE, _LEGACY, _CHAT),
-        {"ids": _NO_IDS, "text": _NO_IDS, "messages": _NO_IDS},
-        _USAGE,
-        _USAGE,
+        _all(_PLAIN | _MORE, LEGACY, CHAT),
+        {"ids": NO_IDS, "text": NO_IDS, "messages": NO_IDS},
+        USAGE,
+        USAGE,
         spaced=False,
         continues={},
     ),
     "sglang": Kind(
         "SGLang",
         "ids",
-        _all(_PLAIN | _MORE, _LEGACY, _CHAT),
-        {"ids": _NO_IDS, "text": _NO_IDS, "messages": _NO_IDS},
-        _USAGE,
-        _USAGE,
+        _all(_PLAIN | _MORE, LEGACY, CHAT),
+        {"ids": NO_IDS, "text": NO_IDS, "messages": NO_IDS},
+        USAGE,
+        USAGE,
         slots=32,
         continues={"continue_final_message": True},
     ),
     "ollama": Kind(
         "Ollama",
-        names=_all(_PLAIN, {}, _CHAT),
-        details={"ids": frozenset(), "text": frozenset(), "messages": _NO_IDS},
-        extra=_USAGE,
-        extra_chat=_USAGE,
+        names=_all(_PLAIN, {}, CHAT),
+        details={"ids": frozenset(), "text": frozenset(), "messages": NO_IDS},
+        extra=USAGE,
+        extra_chat=USAGE,
         continues={},
     ),
     "mistral": Kind(
@@ -140,7 +149,6 @@ KINDS: Mapping[str, Kind] = {
 """By what they call themselves here."""
 
 _OWNERS = {"vllm": "vllm", "llamacpp": "llamacpp", "cierzo": "cierzo", "sglang": "sglang", "library": "ollama"}
-_OWNERS |= {"mistralai": "mistral"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +185,9 @@ async def facts_of(remote: Remote, model: str) -> Facts:
     name = str(card.get("id") or model)
     if not name:
         raise EngineRefused(f"the server at {remote.host} does not say which models it has: name one with --model")
-    owner = "mistral" if remote.host.endswith("mistral.ai") else _OWNERS.get(str(card.get("owned_by")), "")
+    owner = _OWNERS.get(str(card.get("owned_by")), "")
+    if remote.host.endswith("mistral.ai") or (card.get("owned_by") == "mistralai" and "max_context_length" in card):
+        owner = "mistral"
     kind, said = await _recognised(remote, owner)
     read = _READERS.get(kind)
     if read is not None:

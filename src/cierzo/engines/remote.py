@@ -19,15 +19,13 @@ import aiohttp
 import orjson
 
 from cierzo.engines.refusals import plain_words, refused, retry_after
+from cierzo.engines.sse import LONGEST_LINE, Events
 from cierzo.errors import BadSetting, CierzoError, EngineDied, EngineRefused, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 T = TypeVar("T")
-
-LONGEST_LINE = 2**20
-"""Most bytes of one event; a token with twenty alternatives takes 3 KB."""
 
 LARGEST_BODY = 4 * 2**20
 """Most bytes of an answer that is no stream, such as a list of models."""
@@ -235,7 +233,7 @@ class Remote:
             except (aiohttp.ClientConnectorDNSError, aiohttp.InvalidURL):
                 raise EngineDied(f"there is no host {self.host}: check the engine's address") from None
             except (aiohttp.ClientConnectionError, OSError) as broken:
-                if count == tries:
+                if count == tries or not self._never_arrived(broken, count):
                     raise self._unreachable(broken) from None
             except aiohttp.ClientError as broken:
                 raise self._strange(f"something that is no HTTP ({type(broken).__name__})") from None
@@ -247,6 +245,13 @@ class Remote:
                 wait = wait if asked is None else asked
             await self._within(wait + 1, lambda wait=wait: asyncio.sleep(wait), self._no_answer)  # type: ignore[misc]
         raise AssertionError("the last try returns or raises")
+
+    def _never_arrived(self, broken: Exception, count: int) -> bool:
+        """Whether a request was certainly not begun: what killed a server must not be sent to the next one."""
+        if isinstance(broken, aiohttp.ClientConnectorError):
+            return True
+        # a connection that was kept open may have been closed by the other side at the very moment
+        return isinstance(broken, aiohttp.ServerDisconnectedError) and self.url.startswith("https:") and count == 1
 
     async def _send(self, path: str, body: bytes | None, *, stream: bool) -> aiohttp.ClientResponse:
         headers = {"Accept": "text/event-stream" if stream else "application/json"}
@@ -352,40 +357,3 @@ class Remote:
 
     def _was_closed(self) -> EngineDied:
         return EngineDied(f"the engine at {self.host} was closed: start it again")
-
-
-class Events:
-    """Server-sent events (WHATWG HTML §9.2) out of bytes that are cut anywhere: of each its data, lines joined."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._data: list[bytes] = []
-        self._size = 0
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Take the next bytes, return the data of the events that they complete.
-
-        Raises:
-            ValueError: An event is longer than `LONGEST_LINE`.
-        """
-        self._rest += chunk
-        *lines, self._rest = self._rest.split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            raise ValueError("too long")
-        found: list[bytes] = []
-        for each in lines:
-            line = each[:-1] if each.endswith(b"\r") else each
-            if line.startswith(b"data:"):
-                data = line[6:] if line.startswith(b"data: ") else line[5:]
-                self._data.append(data)
-                self._size += len(data)
-                if self._size > LONGEST_LINE:
-                    raise ValueError("too long")
-            elif not line:
-                found += self.end()
-        return found
-
-    def end(self) -> list[bytes]:
-        """Return the data of the event that no blank line has ended, if there is one."""
-        data, self._data, self._size = self._data, [], 0
-        return [b"\n".join(data)] if data else []

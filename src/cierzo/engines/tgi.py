@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cierzo.engines.account import Account, Asking, Hearing, Told
 from cierzo.engines.base import EngineInfo
 from cierzo.engines.neutral import text_of
 from cierzo.engines.refusals import refused
 from cierzo.engines.remote import PATIENCE, Address, Patience
-from cierzo.engines.served import UNMET_CONTEXT, Account, Asking, Hearing, Served, Told, known_template, window_of
+from cierzo.engines.served import UNMET_CONTEXT, Served, known_template, window_of
 from cierzo.errors import BadSetting, EngineRefused, PromptTooLong
 from cierzo.messages import Alternative, FinishReason, Prompt, Sampling, Token
 from cierzo.model_names import template_of
