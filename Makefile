@@ -52,6 +52,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/conversations.py
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/page.py
 
 screenshots: $(VENV)/.dev system

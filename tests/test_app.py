@@ -9,7 +9,10 @@ import pytest
 from cierzo import catalog
 from cierzo.app import open_chat, open_conversations, open_engine
 from cierzo.engines.llamacpp import LlamaCpp
+from cierzo.engines.llamaserver import LlamaServer
+from cierzo.engines.openai import OpenAI
 from cierzo.engines.scripted import Scripted
+from cierzo.engines.tgi import Tgi
 from cierzo.errors import BadSetting, CierzoError, ModelError, UnknownModel
 from cierzo.settings import Settings
 
@@ -48,10 +51,38 @@ async def test_as_many_may_answer_as_the_engine_writes_at_a_time(tmp_path: Path)
         await service.store.close()
 
 
-@pytest.mark.parametrize("address", ["", "llama", "llamacpp:somewhere", "tgi+http://127.0.0.1:1", "http://127.0.0.1"])
+@pytest.mark.parametrize(
+    "address", ["", "llama", "llamacpp:there", "tgi+ftp://127.0.0.1", "http://127.0.0.1", "openai:"]
+)
 def test_an_engine_that_does_not_exist_names_those_that_do(address: str) -> None:
     with pytest.raises(BadSetting, match=r"llamacpp: \(built in\)"):
         open_engine(Settings.load({"engine": address}))
+
+
+async def test_a_server_is_an_engine_and_only_what_was_said_reaches_it() -> None:
+    for address, kind in (
+        ("openai+http://127.0.0.1:1/v1", OpenAI),
+        ("tgi+https://example.org", Tgi),
+        ("llamacpp+http://127.0.0.1:1", LlamaServer),
+    ):
+        engine = open_engine(Settings.load({"engine": address}))
+        assert isinstance(engine, kind)
+        assert engine.describe().model == ""
+        assert "at " in engine.describe().where
+        await engine.close()
+    said = {"engine": "openai+http://127.0.0.1:1", "model": "m", "slots": 3, "context": 99, "template": "v1"}
+    info = open_engine(Settings.load(said)).describe()
+    assert (info.model, info.slots, info.context, info.template) == ("m", 3, 99, "v1")
+    with pytest.raises(BadSetting, match="CIERZO_TEMPLATE"):
+        open_engine(Settings.load({**said, "template": "v4"}))
+
+
+async def test_conversations_open_also_while_the_server_is_not_there(tmp_path: Path) -> None:
+    settings = Settings.load({"engine": "openai+http://127.0.0.1:9", "home": tmp_path})
+    chat = open_chat(settings)
+    service = await open_conversations(settings, chat)
+    await chat.close()
+    await service.store.close()
 
 
 def test_a_model_that_is_not_known(tmp_path: Path) -> None:

@@ -74,6 +74,17 @@ def test_the_source_of_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, tmp
         Settings.load({"home": tmp_path})
 
 
+def test_a_key_that_cannot_be_used_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CIERZO_ENGINE_KEY", "sk secret\n")
+    with pytest.raises(BadSetting) as refused:
+        Settings.load()
+    assert "secret" not in str(refused.value)
+    monkeypatch.setenv("CIERZO_ENGINE_KEY", " sk-secret ")
+    settings = Settings.load()
+    assert settings.engine_key.get_secret_value() == "sk-secret"
+    assert "secret" not in repr(settings)
+
+
 def test_home_is_made_when_it_is_needed(tmp_path: Path) -> None:
     settings = Settings.load({"home": tmp_path / "a" / "b"})
     assert not settings.home.exists()

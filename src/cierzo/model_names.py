@@ -19,13 +19,13 @@ _KNOWN: tuple[tuple[str, str], ...] = (
     (rf"mistral-7b{_LARGER}-v0\.[12](?!\d)", "v1"),
     (rf"(?:open-)?mistral(?:-7b)?{_LARGER}(?:-v0\.3)?$", "v3"),
     (r"(?:open-)?mistral-7b", "v3"),
-    (r"mathstral|codestral-(?:22b|2405|v0\.1)|codestral$|codestral-latest$", "v3"),
+    (r"mathstral|codestral-(?:22b|2405|v0\.1)|codestral$", "v3"),
     (r"mistral-large(?:-instruct)?-2407", "v3"),
     (r"mistral-large(?:-instruct)?-2411|pixtral-large", "v7"),
     (r"(?:open-)?mistral-nemo|ministral-8b(?:-instruct)?-2410|ministral-8b(?:-instruct)?$|pixtral-12b", "v3-tekken"),
     (r"mistral-small(?:-22b|-instruct-2409|-2409)", "v3"),
-    (r"mistral-small(?:-3\.2|.*-2506)|magistral-small(?:-2506|-1\.0)", "v11"),
-    (r"mistral-small(?:-24b|-3(?:\.[01])?(?!\.)|-instruct-2501|.*-250[13])|devstral-small-2505", "v7-tekken"),
+    (r"mistral-small(?:-?3\.2|.*-2506)|magistral-small(?:-2506|-1\.0)", "v11"),
+    (r"mistral-small(?:$|-24b|-?3(?:\.[01])?(?!\.)|-instruct-2501|.*-250[13])|devstral-small-2505", "v7-tekken"),
     (r"magistral-small(?:-250[79]|-1\.[12])|devstral-small-2507|voxtral", "v13"),
 )
 
@@ -48,7 +48,7 @@ def template_of(name: str) -> str | None:
         True
     """
     plain = re.split(r"[/\\]", name.strip().lower())[-1]
-    plain = _ENDING.sub("", plain).replace("_", "-").replace(":", "-").removesuffix("-latest")
+    plain = _ENDING.sub("", plain).removesuffix(":latest").replace("_", "-").replace(":", "-")
     while (shorter := _QUANTISED.sub("", plain)) != plain:
         plain = shorter
     plain = re.sub(r"-?\bv(\d)$", r"-v\1", plain)

@@ -166,7 +166,8 @@ class Fake:
             fits = request.path in facts and (request.path != "/props" or self.form == "llamacpp")
             return web.json_response(facts[request.path]) if fits else web.Response(status=404)
         if request.path == "/tokenize":
-            return web.Response(status=404)
+            told = self.options.get("tokenize")
+            return web.Response(status=404) if told is None else web.json_response(told)
         self.asked.append(await request.json())
         self.headers.append(dict(request.headers))
         try:

@@ -353,3 +353,28 @@ async def test_a_llama_server_that_loads_is_waited_for():
         assert "".join(event.text for event in events if isinstance(event, Token)) == "a b"
         assert events[-1].timings.load >= 0.5
         await engine.close()
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_readiness_costs_no_token(form):
+    async with Fake(form, answering(" a", " b")) as server:
+        engine = engine_at(form, server.url)
+        await engine.ready()
+        await engine.ready()
+        assert server.asked == []
+        where, engine._remote.url = server.url, "http://127.0.0.1:9"
+        with pytest.raises(EngineDied):
+            await engine.ready()
+        engine._remote.url = where
+        await engine.ready()
+        await engine.close()
+
+
+async def test_a_prompt_for_another_model_is_not_sent():
+    async with Fake("openai", answering(" a", " b")) as server:
+        engine = engine_at("openai", server.url)
+        with pytest.raises(EngineRefused, match="another model now"):
+            async for _ in engine.stream(build([Message("user", "Hola")], "v1", context=99), greedy(2)):
+                pass
+        assert server.asked == []
+        await engine.close()

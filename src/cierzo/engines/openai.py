@@ -40,6 +40,8 @@ class OpenAI(Served):
         patience: How long it may take.
     """
 
+    sign_of_life = "/v1/models"
+
     def __init__(
         self,
         address: str,

@@ -8,7 +8,9 @@ while nothing of its answer has come. No redirect is followed: the key is meant 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -342,7 +344,11 @@ class Remote:
     def _unreachable(self, broken: Exception) -> EngineDied:
         if isinstance(broken, (aiohttp.ClientConnectorError, ConnectionRefusedError)):
             reason = getattr(broken, "os_error", broken)
-            words = getattr(reason, "strerror", None) or type(broken).__name__
+            words = type(broken).__name__
+            if isinstance(reason, ssl.SSLError):
+                words = reason.reason or words
+            elif isinstance(reason, OSError) and reason.errno:
+                words = os.strerror(reason.errno).lower()
             return EngineDied(f"no server answers at {self.host} ({words}): start it, or correct the engine's address")
         return EngineDied(f"the server at {self.host} hung up before it answered: look into its log, and ask again")
 

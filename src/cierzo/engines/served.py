@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from cierzo.engines.account import Account, Asking, Hearing, Told
-from cierzo.engines.refusals import in_stream
+from cierzo.engines.refusals import in_stream, refused
 from cierzo.engines.remote import PATIENCE, Patience, Remote
 from cierzo.errors import (
     BadSampling,
@@ -40,6 +40,8 @@ AFTERWARDS = 1.0
 """Seconds that a server gets to say how many tokens it counted, after it has said how the answer ended."""
 
 _DONE = b"[DONE]"
+_FAILED = 500
+_RAW = "raw"
 
 
 class Served(ABC):
@@ -51,6 +53,9 @@ class Served(ABC):
         unmet: What is said of it before it was asked.
         patience: How long it may take.
     """
+
+    sign_of_life = "/health"
+    """A route that any such server answers at once."""
 
     def __init__(self, url: str, key: str, unmet: EngineInfo, patience: Patience = PATIENCE) -> None:
         self._remote = Remote(url, key, patience)
@@ -76,13 +81,15 @@ class Served(ABC):
                 self._met = True
 
     async def ready(self) -> None:
-        """Ask the server anew what it is, which costs it next to nothing.
+        """Ask the server for a sign of life, which costs it next to nothing.
 
         Raises:
-            CierzoError: What `meet` raises.
+            CierzoError: It gives none, or what `meet` raises.
         """
-        self._met = False
         await self.meet()
+        answer = await self._remote.ask(self.sign_of_life)
+        if answer.status >= _FAILED:
+            raise refused(self._remote.host, answer.status, answer.raw, self._remote.clean)
 
     async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[StreamEvent, None]:
         """Yield phases, tokens and one `Finish`; see `cierzo.engines.base.Engine.stream`.
@@ -99,6 +106,8 @@ class Served(ABC):
         try:
             async for phase in self._arriving(began):
                 yield phase
+            if prompt.template not in (_RAW, self._info.template):
+                raise EngineRefused(f"the server at {self._remote.host} has another model now: ask again")
             account = Account.of(prompt, sampling, self._info, room=self._room(prompt, sampling))
             account.loaded = time.monotonic() - began
             account.began = began

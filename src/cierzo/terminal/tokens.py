@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cierzo import prompt as prompts
-from cierzo.messages import MAX_ALTERNATIVES, Finish, Token
+from cierzo.messages import MAX_ALTERNATIVES, UNTOLD, Finish, Token
 from cierzo.terminal.ask import INTERRUPTED, answer, end
 from cierzo.terminal.events import Lines, reported
 from cierzo.terminal.flags import (
@@ -29,7 +29,7 @@ from cierzo.terminal.render import Screen, Style, one_line, pad, style_of, width
 
 if TYPE_CHECKING:
     from cierzo.chat import Chat
-    from cierzo.messages import Message, Sampling, StreamEvent
+    from cierzo.messages import Alternative, Message, Sampling, StreamEvent
 
 ALTERNATIVES = 3
 MOST = 0.001
@@ -104,11 +104,11 @@ def table(screen: Screen, heard: list[Token], template: str) -> None:
     shown = [_quoted(token.id, token.text, template) for token in heard]
     columns = min(WIDEST, max([width_of(text) for text in shown] or [0]))
     for number, (token, text) in enumerate(zip(heard, shown, strict=True), 1):
-        row = f"{number:>5}  {pad(text, columns)}  {token.id:>6}  "
+        row = f"{number:>5}  {pad(text, columns)}  {'' if token.id == UNTOLD else token.id:>6}  "
         logprob = _known(token)
         probability = "" if logprob is None else _percent(logprob)
         bar = "" if logprob is None else "█" * round(math.exp(logprob) * BAR)
-        others = [other for other in token.alternatives if other.id != token.id]
+        others = [other for other in token.alternatives if not _same(other, token)]
         said = "  ".join(f"{_quoted(other.id, other.text, template)} {_percent(other.logprob)}" for other in others)
         rest = screen.paint(one_line(said), "dim") if said else ""
         screen.out.write(
@@ -126,6 +126,13 @@ def _known(token: Token) -> float | None:
     return token.logprob if known else None
 
 
+def _same(other: Alternative, token: Token) -> bool:
+    """Whether an alternative is the token itself: by its number, or where none is told by its text."""
+    if token.id != UNTOLD:
+        return other.id == token.id
+    return other.text.removeprefix(" ") == token.text.removeprefix(" ")
+
+
 def _style(token: Token) -> Style:
     logprob = _known(token)
     return "" if logprob is None else style_of(math.exp(logprob))
@@ -140,4 +147,4 @@ def _percent(logprob: float) -> str:
 
 def _quoted(number: int, text: str, template: str) -> str:
     """Return a token for a table: its text in quotes, or its name where it completes no character."""
-    return one_line(f"“{text}”" if text else prompts.token_text(number, template))
+    return one_line(f"“{text}”" if text or number == UNTOLD else prompts.token_text(number, template))

@@ -128,12 +128,12 @@ function endOf(answer, context) {
 }
 
 /** The sampling as it went to the engine: the same names as everywhere. */
-function usedBy({ sampling, finish, engine }) {
+function usedBy({ sampling, finish, engine, route }) {
   const seed = finish?.seed ?? sampling.seed;
   const values = Object.entries({ ...sampling, seed, stop: sampling.stop.map((stop) => JSON.stringify(stop)).join(", ") })
     .filter(([, value]) => value !== null && value !== "" && value !== undefined)
     .map(([name, value]) => `${name} ${value}`);
-  return say("used", { values: [...values, engine].join(" · ") });
+  return say("used", { values: [...values, engine, route !== "ids" && route].filter(Boolean).join(" · ") });
 }
 
 /** A model's name; of a file, without its folders. */
