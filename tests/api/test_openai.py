@@ -247,3 +247,17 @@ def test_many_at_once_share_nothing(lent):
 def test_the_engine_says_length_by_itself(lent):
     server = lent(Scripted(["a", Finish("length", answer_tokens=1)]))
     assert server.post("/v1/chat/completions", asking()).json()["choices"][0]["finish_reason"] == "length"
+
+
+def test_token_ids_are_told_as_vllm_tells_them(lent):
+    reply = Reply.of([Token(1032, " a", -0.5, alternatives=(Alternative(1032, " a", -0.5), Alternative(2, "", -2.0)))])
+    server = lent(Scripted(reply))
+    asked = {"prompt": "Hola", "logprobs": 2, "return_token_ids": True, "return_tokens_as_token_ids": True}
+    (choice,) = server.post("/v1/completions", asked).json()["choices"]
+    assert choice["token_ids"] == [1032]
+    assert choice["logprobs"]["tokens"] == ["token_id:1032"]
+    assert choice["logprobs"]["top_logprobs"] == [{"token_id:1032": -0.5, "token_id:2": -2.0}]
+    events = [json.loads(data) for data in data_of(server.post("/v1/completions", {**asked, "stream": True}).text)[:-1]]
+    assert [event["choices"][0].get("token_ids") for event in events] == [[1032], None]
+    plain = server.post("/v1/completions", {"prompt": "Hola"}).json()["choices"][0]
+    assert "token_ids" not in plain

@@ -67,7 +67,7 @@ async def test_how_the_prompt_was_sent_is_kept(server, tmp_path, form, suffix, s
 async def test_a_cut_answer_is_gone_on_with_and_a_token_without_a_number_is_not_chosen(server, tmp_path):
     scripted = Scripted(Reply.of([" uno", " dos", EngineDied("gone: ask again")]), Reply.of(" tres"))
     server.take(scripted, 60)
-    async with talking(tmp_path, engine_at("openai", server.url)) as talk:
+    async with talking(tmp_path, engine_at("openai", server.url + "?takes=messages")) as talk:
         broken = await asked(talk, "Cuenta")
         assert (broken.text, broken.answer.reason) == (" uno dos", "failed")
         assert "gone" in broken.answer.failure

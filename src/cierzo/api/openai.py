@@ -41,7 +41,7 @@ from cierzo.api.wire import (
 )
 from cierzo.api.work import Work, whole
 from cierzo.errors import BadSampling, CierzoError, Overloaded, PromptTooLong, UnknownModel
-from cierzo.messages import Finish, Message, Prompt, Role, Sampling, Token
+from cierzo.messages import Alternative, Finish, Message, Prompt, Role, Sampling, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -317,9 +317,11 @@ class _Chat(_Answer):
 class _Completion(_Answer):
     kind = chunk_kind = "text_completion"
     prefix = "cmpl"
+    asked: CompletionRequest
 
     def choice(self, tokens: list[Token]) -> dict[str, Any]:
-        return {"text": "".join(token.text for token in tokens), "logprobs": self._logprobs(tokens)}
+        ids = {"token_ids": [token.id for token in tokens]} if self.asked.return_token_ids else {}
+        return {"text": "".join(token.text for token in tokens), **ids, "logprobs": self._logprobs(tokens)}
 
     def opening(self) -> dict[str, Any] | None:
         return None
@@ -327,7 +329,8 @@ class _Completion(_Answer):
     def piece(self, token: Token | None) -> dict[str, Any]:
         if token is None:
             return {"text": "", "logprobs": None}
-        return {"text": token.text, "logprobs": self._logprobs([token])}
+        ids = {"token_ids": [token.id]} if self.asked.return_token_ids else {}
+        return {"text": token.text, **ids, "logprobs": self._logprobs([token])}
 
     def _logprobs(self, tokens: list[Token]) -> dict[str, Any] | None:
         if not self.logprobs:
@@ -336,23 +339,32 @@ class _Completion(_Answer):
         for token in tokens:
             offsets.append(self.offset)
             self.offset += len(token.text)
+        name = _id_of if self.asked.return_tokens_as_token_ids else _text_of
         return {
-            "tokens": [token.text for token in tokens],
+            "tokens": [name(token) for token in tokens],
             "token_logprobs": [_finite(token.logprob) for token in tokens],
-            "top_logprobs": [_tops(token) for token in tokens],
+            "top_logprobs": [_tops(token, name) for token in tokens],
             "text_offset": offsets,
         }
+
+
+def _id_of(token: Token | Alternative) -> str:
+    return f"token_id:{token.id}"
+
+
+def _text_of(token: Token | Alternative) -> str:
+    return token.text
 
 
 def _spelled(text: str, logprob: float | None) -> dict[str, Any]:
     return {"token": text, "logprob": _finite(logprob), "bytes": list(text.encode())}
 
 
-def _tops(token: Token) -> dict[str, float]:
-    """Key the probabilities by text, as this shape has it: of tokens that look the same the most probable counts."""
-    tops = {token.text: _finite(token.logprob)}
+def _tops(token: Token, name: Callable[[Token | Alternative], str]) -> dict[str, float]:
+    """Key the probabilities by name, as this shape has it: of tokens that look the same the most probable counts."""
+    tops = {name(token): _finite(token.logprob)}
     for other in token.alternatives:
-        tops.setdefault(other.text, _finite(other.logprob))
+        tops.setdefault(name(other), _finite(other.logprob))
     return tops
 
 

@@ -114,6 +114,10 @@ class CompletionRequest(Common):
     )
     max_tokens: int | None = Field(None, ge=1)
     logprobs: int | None = Field(None, ge=0, le=MAX_ALTERNATIVES)
+    return_token_ids: bool | None = Field(None, description="tell each token's id, as vLLM does")
+    return_tokens_as_token_ids: bool | None = Field(
+        None, description="in logprobs, name tokens `token_id:N`, as vLLM does"
+    )
     best_of: Literal[1] | None = None
     echo: Literal[False] | None = None
     suffix: Annotated[str, Field(max_length=0)] | None = None
@@ -205,6 +209,7 @@ class CompletionChoice(BaseModel):
 
     index: Literal[0]
     text: str
+    token_ids: list[int] | None = Field(None, description="with `return_token_ids`; 0 where the engine tells none")
     logprobs: LegacyLogprobs | None
     finish_reason: FinishName | None
 

@@ -122,7 +122,7 @@ class OpenAI(Served):
         return Asking(
             "/v1/chat/completions" if info.takes == "messages" else "/v1/completions",
             asked_of(kind, info, account.prompt, account.sampling, seed=account.seed, room=account.room),
-            Chunks(account.prompt, account.sampling, info, spaced=kind.spaced),
+            Chunks(account.prompt, account.sampling, info, spaced=kind.spaced, single=kind.single),
             asked,
         )
 

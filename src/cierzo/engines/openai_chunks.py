@@ -45,10 +45,14 @@ class Chunks(Hearing):
         sampling: Its number of alternatives is used.
         info: What the engine is.
         spaced: Whether the answer begins with a space that stands for no character.
+        single: Whether each chunk is one token with its own text.
     """
 
-    def __init__(self, prompt: Prompt, sampling: Sampling, info: EngineInfo, *, spaced: bool = True) -> None:
+    def __init__(
+        self, prompt: Prompt, sampling: Sampling, info: EngineInfo, *, spaced: bool = True, single: bool = False
+    ) -> None:
         self.exact = False
+        self._single = single
         self._wanted = sampling.alternatives if "alternatives" in info.honours else 0
         self._ids = "ids" in info.details
         self._space = spaced and (prompt.leading_space or info.takes == "messages")
@@ -113,7 +117,7 @@ class Chunks(Hearing):
         logprobs = choice.get("logprobs") or {}
         if self._ids and isinstance(choice.get("token_ids"), list):
             self.exact = True
-            return self._of_ids(choice["token_ids"], logprobs)
+            return self._of_ids(choice["token_ids"], logprobs, text)
         if entries := logprobs.get("content"):
             self.exact = True
             return self._of_entries(text, entries, value.get("timings"))
@@ -124,8 +128,11 @@ class Chunks(Hearing):
             return self._of_texts(text, texts, logprobs)
         return [self._first(Token(UNTOLD, text))] if text else []
 
-    def _of_ids(self, ids: Sequence[int], logprobs: Mapping[str, Any]) -> list[Told]:
-        """Take tokens by their ids; their texts are the vocabulary's own, so no character is ever cut."""
+    def _of_ids(self, ids: Sequence[int], logprobs: Mapping[str, Any], text: str = "") -> list[Told]:
+        """Take tokens by their ids; their texts are the vocabulary's own, so no character is ever cut.
+
+        Only a server whose chunks are single tokens with their very own text is taken at its word.
+        """
         levels = logprobs.get("token_logprobs") or [None] * len(ids)
         tops = logprobs.get("top_logprobs") or [None] * len(ids)
         found: list[Told] = []
@@ -136,8 +143,8 @@ class Chunks(Hearing):
             if number in self._codec.controls or not 0 <= number < self._codec.template.vocabulary:
                 self._held = [Token(number, "", _level(level), special=True, alternatives=others)]
                 continue  # the end token, unless something follows it
-            text = self._decoder.decode(self._codec.bytes_of(number))
-            found.append(self._first(Token(number, text, _level(level), alternatives=others)))
+            said = text if self._single else self._decoder.decode(self._codec.bytes_of(number))
+            found.append(self._first(Token(number, said, _level(level), alternatives=others)))
         return found
 
     def _of_entries(self, text: str, entries: Sequence[Mapping[str, Any]], timings: Any) -> list[Told]:

@@ -56,6 +56,7 @@ class Kind:
         alternatives: Most alternatives of a token.
         tokenizes: Whether it tells the tokens of a text.
         spaced: Whether an answer begins with the space that stands for no character.
+        single: Whether each of its chunks is one token with its own text.
         continues: What makes it go on with the last message, an answer; None where it cannot.
     """
 
@@ -69,6 +70,7 @@ class Kind:
     alternatives: int = 20
     tokenizes: bool = False
     spaced: bool = True
+    single: bool = False
     continues: Mapping[str, Any] | None = None
 
 
@@ -113,10 +115,11 @@ KINDS: Mapping[str, Kind] = {
         "Cierzo",
         "ids",
         _all(_PLAIN | _MORE, LEGACY, CHAT),
-        {"ids": NO_IDS, "text": NO_IDS, "messages": NO_IDS},
-        USAGE,
+        {"ids": _ALL, "text": _ALL, "messages": NO_IDS},
+        {**USAGE, "return_token_ids": True, "return_tokens_as_token_ids": True},
         USAGE,
         spaced=False,
+        single=True,
         continues={},
     ),
     "sglang": Kind(
