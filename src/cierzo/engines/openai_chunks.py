@@ -133,8 +133,7 @@ class Chunks(Hearing):
 
         Only a server whose chunks are single tokens with their very own text is taken at its word.
         """
-        levels = logprobs.get("token_logprobs") or [None] * len(ids)
-        tops = logprobs.get("top_logprobs") or [None] * len(ids)
+        levels, tops = _column(logprobs, "token_logprobs", len(ids)), _column(logprobs, "top_logprobs", len(ids))
         found: list[Told] = []
         for number, level, top in zip(ids, levels, tops, strict=True):
             found += self._held
@@ -190,8 +189,7 @@ class Chunks(Hearing):
         return found
 
     def _of_texts(self, text: str, texts: Sequence[str], logprobs: Mapping[str, Any]) -> list[Told]:
-        levels = logprobs.get("token_logprobs") or [None] * len(texts)
-        tops = logprobs.get("top_logprobs") or [None] * len(texts)
+        levels, tops = _column(logprobs, "token_logprobs", len(texts)), _column(logprobs, "top_logprobs", len(texts))
         return [
             self._first(
                 Token(
@@ -232,6 +230,12 @@ def spelled(number: int, known: Any) -> str:
         return content.decode()
     except UnicodeDecodeError:
         return "".join(f"<0x{byte:02X}>" for byte in content)
+
+
+def _column(logprobs: Mapping[str, Any], name: str, count: int) -> list[Any]:
+    """Return what is told of each token; nothing where it is not told of each."""
+    told = logprobs.get(name)
+    return told if isinstance(told, list) and len(told) == count else [None] * count
 
 
 def _spread(text: str, texts: Sequence[str]) -> list[str]:
