@@ -136,10 +136,16 @@ def test_a_long_conversation_opens_at_its_end(serve: Serve, visit: Visit) -> Non
     expect(person.page.locator("article")).to_have_count(30)
     view = person.page.locator("#transcript")
     assert view.evaluate("e => e.scrollHeight - e.scrollTop - e.clientHeight") < 2
-    for _ in range(8):
+    place = "e => document.querySelector(`article[data-id='${e}']`).getBoundingClientRect().top"
+    for loaded in (80, 120):
+        first = person.page.locator("article").first.get_attribute("data-id")
         view.evaluate("e => { e.scrollTop = 0; }")
-        person.page.wait_for_timeout(250)
-    expect(person.page.locator("article")).to_have_count(120)
+        there = person.page.evaluate(place, first)
+        expect(person.page.locator("article")).to_have_count(loaded)
+        assert abs(person.page.evaluate(place, first) - there) < 2, "what one reads stays where it is"
+        tall = view.evaluate("e => e.scrollHeight")
+        view.evaluate("e => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert abs(view.evaluate("e => e.scrollHeight") - tall) < 2, "what is far away keeps its height"
     expect(person.page.locator("article.user").first).to_have_text(re.compile("question 1$", re.MULTILINE))
     texts = person.page.locator("article.user .body").all_inner_texts()
     assert texts == [f"question {n}" for n in range(1, 61)]

@@ -26,8 +26,8 @@ class Page {
     this.model = h("button", { type: "button", id: "model", hidden: true, onclick: () => showOffer(this.engine) });
     this.offline = h("p", { id: "offline", role: "alert", hidden: true }, say("offline"));
     this.announcer = h("p", { id: "announcer", class: "unseen", role: "status" });
-    talk.replaceChildren(
-      h("header", { id: "bar" }, this.title, this.model, signButton("keys", say("keys"), showKeys, { id: "keys" })),
+    this.bar = h("header", { id: "bar" }, this.title, this.model, signButton("keys", say("keys"), showKeys, { id: "keys" }));
+    talk.replaceChildren(this.bar,
       this.transcript.element, this.transcript.toEnd, this.offline, this.composer.element, this.announcer);
     this.list = mountList(list, { open: (id) => this.open(id) });
     addEventListener("popstate", () => this.open(idInAddress(), { remember: false }));
@@ -68,6 +68,7 @@ class Page {
     const title = conversation?.title || "";
     this.title.textContent = title || say("new_chat");
     document.title = title ? `${title} · Cierzo` : "Cierzo";
+    this.bar.classList.toggle("talking", this.transcript.shown.length > 0);
   }
 
   start() {
@@ -189,5 +190,18 @@ function drawn(selector) {
   });
 }
 
+/** Say on the frame around everything which bars are open, in place of Gradio's own rule: see page.css. */
+function frameBars() {
+  const bars = { "list-open": document.getElementById("side"), "settings-open": document.getElementById("settings") };
+  const frame = bars["list-open"].closest(".wrap");
+  const tell = () => {
+    if (frame.classList.contains("sidebar-parent")) frame.classList.replace("sidebar-parent", "frame"); // each bar sets it
+    for (const [name, bar] of Object.entries(bars)) frame.classList.toggle(name, bar.classList.contains("open"));
+  };
+  for (const part of [frame, ...Object.values(bars)]) new MutationObserver(tell).observe(part, { attributeFilter: ["class"] });
+  tell();
+}
+
 const page = new Page(await drawn("#talk"), await drawn("#conversations"));
+frameBars();
 await page.begin();

@@ -18,6 +18,7 @@ export class Transcript {
     this.engine = { context: 0 };
     this.conversation = null;
     this.shown = [];
+    this.articles = new Map(); // id of a message that is shown -> its element
     this.follows = new Map(); // id of an answer -> { leave, state }
     this.opened = 0;
     this.inside = h("div", { class: "inside" });
@@ -56,7 +57,7 @@ export class Transcript {
     this.leave();
     this.conversation = id ? { id } : null;
     this.shown = [];
-    this.inside.replaceChildren();
+    this.place([]);
     this.page.answering(false);
     if (!id) return this.drawStart();
     try {
@@ -86,20 +87,30 @@ export class Transcript {
 
   draw({ conversation, messages, earlier }, { toEnd }) {
     const near = toEnd || this.isNearEnd();
-    const before = new Map([...this.inside.querySelectorAll("article")].map((article) => [article.dataset.id, article]));
     const known = toEnd ? [] : this.keptEarlier(messages); // whoever writes is at the end: the page stays light
     this.conversation = conversation;
     this.earlier = known.length ? this.earlier : earlier;
     this.shown = [...known, ...messages];
-    const articles = this.shown.map((shown) => {
-      const there = before.get(shown.message.id);
-      return known.includes(shown) ? there : drawMessage(shown, this.engine, this.on, there);
-    });
-    arrange(this.inside, [...(this.earlier ? [this.earlierButton] : []), ...articles]);
-    if (!articles.length) this.drawStart();
+    const drawn = messages.map((shown) => drawMessage(shown, this.engine, this.on, this.articleOf(shown.message.id)));
+    this.place([...known.map(({ message }) => this.articleOf(message.id)), ...drawn]);
+    if (!this.shown.length) this.drawStart();
     this.followAll();
     if (near) this.scrollToEnd();
     this.page.shown(conversation);
+  }
+
+  /** Make these what is shown. Articles that came in one part stay in it. */
+  place(articles) {
+    this.articles = new Map(articles.map((article) => [article.dataset.id, article]));
+    const parts = new Map(); // a part, or an article that is in none -> what it holds
+    for (const article of articles) {
+      const part = article.closest(".part");
+      if (part) parts.set(part, [...(parts.get(part) ?? []), article]);
+      else parts.set(article, null);
+    }
+    for (const [part, held] of parts) if (held) arrange(part, held);
+    arrange(this.inside, [...(articles.length && this.earlier ? [this.earlierButton] : []), ...parts.keys()]);
+    this.inside.classList.toggle("bare", !articles.length);
   }
 
   /** Earlier messages that were loaded before and still stand before the first of these. */
@@ -112,7 +123,8 @@ export class Transcript {
   drawStart() {
     const back = this.conversation?.messages > 0 && h("p", { class: "before-first" }, say("compose_first"), " ",
       h("button", { type: "button", class: "text-button", onclick: () => this.toNewest() }, say("to_end")));
-    this.inside.replaceChildren(back || this.page.start());
+    this.place([]);
+    this.inside.append(back || this.page.start());
     this.page.shown(this.conversation);
   }
 
@@ -127,7 +139,8 @@ export class Transcript {
     if (!(error instanceof ApiError)) throw error;
     const words = error.status === 404 ? say("no_such_conversation") : error.message;
     const again = error.status === 404 ? [say("new_chat"), () => this.page.open(null)] : [say("retry"), () => this.open(id)];
-    this.inside.replaceChildren(h("div", { class: "refusal", role: "alert" }, h("p", {}, words),
+    this.place([]);
+    this.inside.append(h("div", { class: "refusal", role: "alert" }, h("p", {}, words),
       h("button", { type: "button", class: "button", onclick: again[1] }, again[0])));
     this.page.shown(null);
   }
@@ -146,8 +159,11 @@ export class Transcript {
       this.earlier = earlier;
       this.shown.unshift(...messages);
       const articles = messages.map((shown) => drawMessage(shown, this.engine, this.on));
-      arrange(this.inside, [...(earlier ? [this.earlierButton] : []), ...articles, ...this.inside.querySelectorAll("article")]);
+      const part = h("div", { class: "part" }, ...articles);
+      this.place([...articles, ...this.articles.values()]);
       this.element.scrollTop = this.element.scrollHeight - fromEnd;
+      part.style.containIntrinsicBlockSize = `auto ${part.getBoundingClientRect().height}px`;
+      part.classList.add("measured");
     } finally {
       this.loading = false;
     }
@@ -166,19 +182,18 @@ export class Transcript {
   followOne({ id, created }) {
     const age = Math.min(Math.max(0, Date.now() - Date.parse(created)), 86_400_000);
     const state = { began: performance.now() - age, tokens: 0, phase: null, lost: "" };
-    const body = () => this.articleOf(id)?.querySelector(".body");
-    const told = (change) => () => (Object.assign(state, { lost: "" }, change), this.tick());
+    const now = (change) => (Object.assign(state, { lost: "" }, change), this.tick());
     const leave = follow(id, {
-      phase: (phase) => told({ phase })(),
+      phase: (phase) => now({ phase }),
       html: ({ first, blocks, tokens }) => {
         const near = this.isNearEnd();
-        if (!state.tokens && !state.announced) state.announced = !this.page.announce(say("announce_writing"));
-        placeBlocks(body(), first, blocks);
-        told({ tokens })();
+        if (!state.tokens) this.page.announce(say("announce_writing"));
+        placeBlocks(this.articleOf(id).querySelector(".body"), first, blocks);
+        now({ tokens });
         if (near) this.scrollToEnd();
       },
       end: (end) => this.ended(id, end),
-      lost: (sentence) => told({ lost: sentence })(),
+      lost: (lost) => now({ lost }),
     });
     this.follows.set(id, { leave, state });
     this.tick();
@@ -205,7 +220,7 @@ export class Transcript {
   }
 
   articleOf(id) {
-    return this.inside.querySelector(`article[data-id="${CSS.escape(id)}"]`);
+    return this.articles.get(id);
   }
 
   /** Begin another answer, or go on with one: the same click again begins it once. */
