@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MEET_WITHIN = 5.0
 """Seconds that a server gets to say what it is before conversations are opened without it."""
 
+_DRAWING = "drawing the page, which takes some seconds the first time"
+
 
 def open_engine(settings: Settings) -> Engine:
     """Make the engine that ``settings.engine`` names. Nothing is loaded yet.
@@ -98,7 +100,8 @@ def serve_page(settings: Settings, *, open_browser: bool) -> None:
     from cierzo.api import serve  # noqa: PLC0415 - fastapi takes half a second to import, and only servers need it
     from cierzo.page import Front, drawn  # noqa: PLC0415 - the same
 
-    front = partial(Front, page=drawn(settings.home), host=settings.host)
+    page = drawn(settings.home, begun=lambda: print(_DRAWING, flush=True))  # noqa: T201 - else nothing is seen meanwhile
+    front = partial(Front, page=page, host=settings.host)
     browser = webbrowser.open if open_browser else None
     opening = partial(open_conversations, settings)
     serve(open_chat(settings), settings, opening, name="Cierzo", front=front, opened=browser)

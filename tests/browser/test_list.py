@@ -208,6 +208,30 @@ def test_search_as_one_types(address: str, visit: Visit) -> None:
     expect(rows(person)).to_have_text(["Viento"])
 
 
+def test_what_was_found_is_shown_where_it_stands(address: str, visit: Visit) -> None:
+    """Far back in a long conversation, and in a version that is not in use."""
+    long = plain(1, "Larga")
+    (first,) = long["messages"]
+    texts = {f"n{n}": f"frase {n}" for n in range(120)} | {"n2": "una aguja"}
+    parents = dict(zip(texts, [None, *texts], strict=False))
+    messages = [{**first, "id": each, "parent": parents[each], "text": text} for each, text in texts.items()]
+    other = {**first, "id": "other", "parent": "n60", "text": "un dedal"}
+    file = {**json.loads(file_of()), "conversations": [{**long, "head": "n119", "messages": [*messages, other]}]}
+    send_file(address, json.dumps(file).encode()).raise_for_status()
+    person = arrive(visit(address))
+    for words, last, count in (("aguja", "frase 119", 120), ("dedal", "un dedal", 62)):
+        search(person, words)
+        expect(rows(person)).to_have_text(["Larga"])
+        person.page.locator("#conversations .row-snippet mark", has_text=words).click()
+        found = person.page.locator("article.found")
+        expect(found.locator(".body")).to_contain_text(words)
+        expect(found).to_be_in_viewport(ratio=0.9)
+        expect(found).to_be_focused()
+        expect(person.page.locator("article .body").last).to_have_text(last)
+        assert person.page.locator("article").count() <= count
+    person.page.locator("#conversations .list-search").press("Escape")
+
+
 def test_what_was_found_too_late_is_dropped(address: str, visit: Visit) -> None:
     make(address, "uno", "dos")
     person = arrive(visit(address))

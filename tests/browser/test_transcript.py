@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 
 import pytest
 from person import Person, Serve, Visit
 from playwright.sync_api import Locator, expect
 
+from cierzo import catalog
+from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.script import Reply, Script, Wait
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import EngineDied, Overloaded
@@ -144,6 +147,28 @@ def test_stop_keeps_what_was_written_and_frees_the_engine(serve: Serve, visit: V
         over(person)
         expect(answers(person).last.locator(".line")).to_contain_text("stopped: continue")
         expect(answers(person).last.locator(".body")).to_contain_text("on and on")
+
+
+def test_stop_frees_the_slot_of_the_model_that_ships(serve: Serve, visit: Visit, tmp_path: Path) -> None:
+    """llama.cpp itself writes no more: what the page shows is not all that counts."""
+    engine = LlamaCpp(catalog.find(catalog.DEMO, tmp_path), slots=1)
+    person = visit(serve(engine))
+    person.page.wait_for_selector("html[data-ready]")
+    for name, value in {"temperature": "0", "repetition_penalty": "1", "max_new_tokens": "8192"}.items():
+        person.page.locator(f"#{name} input[type=number]").fill(value)
+        person.page.locator(f"#{name} input[type=number]").press("Tab")
+    for press in (person.page.locator("#stop").click, lambda: person.page.keyboard.press("Escape")):
+        person.page.keyboard.press("Control+Shift+O")
+        expect(answers(person)).to_have_count(0)
+        person.send("1 " * 200)  # to which the demo goes on until its window is full
+        person.page.locator("article[aria-busy=true] .block").wait_for()
+        assert engine._slots.slots[0].busy
+        press()
+        began = time.monotonic()
+        while engine._slots.slots[0].busy:
+            assert time.monotonic() - began < 1, "the model still writes a second after Stop"
+            time.sleep(0.01)
+        expect(answers(person).locator(".line")).to_contain_text("stopped: continue")
 
 
 def test_the_box_is_for_the_next_draft_meanwhile(serve: Serve, visit: Visit) -> None:

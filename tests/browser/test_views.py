@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
+from typing import Any
 
 import httpx
 from person import Person, Serve, Visit
@@ -26,6 +28,12 @@ def begun(person: Person, text: str) -> None:
     expect(person.page).to_have_url(re.compile(r"\?c="))
 
 
+def assert_whole(page: Page) -> None:
+    """From the first word to the newest, nothing is missing and nothing is there twice."""
+    words = last(page).locator(".body").inner_text().split()
+    assert words == [f"word{n}" for n in range(1, len(words) + 1)]
+
+
 def test_reloads_at_random_moments(serve: Serve, visit: Visit) -> None:
     """Twenty reloads while it is written: nothing missing, nothing twice, and as in the browser that never reloaded."""
     engine = Scripted(Reply.of([f"word{n} " if n % 25 else f"word{n}\n\n" for n in range(1, 8001)], delay=0.03))
@@ -42,14 +50,47 @@ def test_reloads_at_random_moments(serve: Serve, visit: Visit) -> None:
         person.page.wait_for_timeout(chance.uniform(0, 700))
         expect(last(person.page)).to_have_attribute("aria-busy", "true")
         person.page.reload()
+        expect(last(person.page).locator(".body")).to_contain_text("word")
+        assert_whole(person.page)  # what is seen now came over the stream; at its end all is read again
     print(f"\n{RELOADS} reloads while an answer was written")
     expect(last(person.page)).to_contain_text("word25")
+    for page in (person.page, still.page):
+        assert_whole(page)
     still.page.keyboard.press("Escape")
     texts = []
     for page in (person.page, still.page):
         expect(last(page)).to_have_attribute("aria-busy", "false")
         texts.append(last(page).locator(".body").inner_text().split())
     assert texts[0] == texts[1] == [f"word{n}" for n in range(1, len(texts[0]) + 1)]
+    assert len(engine.asked) == 1
+
+
+def test_a_stream_that_breaks_is_followed_again(serve: Serve, visit: Visit) -> None:
+    """However it breaks: in the middle, by a refusal, by a word of the server. What is shown then is whole."""
+    engine = Scripted(Reply.of([f"word{n} " for n in range(1, 8001)], delay=0.02))
+    person = visit(serve(engine))
+    person.pardon("503", "ERR_")
+    events = {"content_type": "text/event-stream"}
+    said = {"error": {"message": "the server is busy: wait", "type": "overloaded"}}
+    breaks: list[dict[str, Any]] = [
+        {**events, "body": 'event: html\ndata: {"first": 0, "blocks": ["<p>word1"], "tokens": 1}\n\nevent: html\nda'},
+        {"status": 503, "json": said},
+        {**events, "body": f"event: error\ndata: {json.dumps(said)}\n\n"},
+    ]
+    left = list(breaks)
+    person.page.route(
+        re.compile(r"/api/replies/\w+/html"),
+        lambda route: route.fulfill(**left.pop(0)) if left else route.continue_(),
+    )
+    begun(person, "Write")
+    expect(last(person.page).locator(".line")).to_contain_text("the server is busy")
+    expect(last(person.page).locator(".body")).to_contain_text("word40")
+    assert_whole(person.page)
+    print(f"\n{len(breaks) - len(left)} broken streams")
+    assert not left
+    person.page.keyboard.press("Escape")
+    expect(last(person.page)).to_have_attribute("aria-busy", "false")
+    assert_whole(person.page)
     assert len(engine.asked) == 1
 
 
@@ -92,6 +133,26 @@ def test_a_question_from_elsewhere_appears(serve: Serve, visit: Visit) -> None:
     for page in (person.page, other.page):
         expect(last(page)).to_have_attribute("aria-busy", "false")
     assert last(person.page).locator(".body").inner_text() == last(other.page).locator(".body").inner_text()
+
+
+def test_a_page_that_nobody_sees_asks_for_nothing(serve: Serve, visit: Visit) -> None:
+    address = serve(Scripted("One.", "Two."))
+    person = visit(address)
+    person.send("First")
+    expect(last(person.page)).to_contain_text("ended by itself")
+    other = visit(address)
+    other.page.clock.install()
+    other.open(person.page.url.removeprefix(address))
+    expect(last(other.page)).to_contain_text("One.")
+    other.page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+    asked: list[str] = []
+    other.page.on("request", lambda request: asked.append(request.url))
+    person.send("Second")
+    expect(last(person.page)).to_contain_text("ended by itself")
+    other.page.clock.run_for(60_000)
+    assert not asked
+    other.page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    expect(last(other.page)).to_contain_text("Two.")
 
 
 def test_a_stale_tab_overwrites_nothing(serve: Serve, visit: Visit) -> None:

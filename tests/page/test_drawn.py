@@ -47,8 +47,9 @@ def cache(home: Path) -> list[str]:
 
 def test_it_is_drawn_once(tmp_path: Path, drawings: list[int], page_drawn: Drawn) -> None:
     home = tmp_path / "not" / "there"
-    assert [drawn(home) for _ in range(3)] == [page_drawn] * 3
-    assert len(drawings) == 1
+    said: list[str] = []
+    assert [drawn(home, begun=lambda: said.append("drawing")) for _ in range(3)] == [page_drawn] * 3
+    assert len(drawings) == len(said) == 1
     (kept,) = cache(home)
     assert re.fullmatch(r"page-[0-9a-f]{16}\.json", kept)
 

@@ -14,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
+from typing import Any
 
 from cierzo.errors import PageNotDrawn
 from cierzo.rendering import colours
@@ -47,11 +49,12 @@ class Drawn:
     scripts: tuple[str, ...]
 
 
-def drawn(home: Path) -> Drawn:
+def drawn(home: Path, *, begun: Callable[[], object] = lambda: None) -> Drawn:
     """Return the page, drawing it if need be.
 
     Args:
         home: Folder in which it is kept. Where nothing can be written there, it is drawn each time.
+        begun: Called when it has to be drawn, which takes seconds.
 
     Raises:
         PageNotDrawn: Gradio cannot draw it.
@@ -62,6 +65,7 @@ def drawn(home: Path) -> Drawn:
         return _put_together(parts)
     except (OSError, ValueError, LookupError, TypeError):
         pass  # not there, or not whole: both are mended by drawing it
+    begun()
     said = _draw()
     try:
         page = _put_together(json.loads(said))
@@ -119,15 +123,15 @@ def _keep(place: Path, text: str) -> None:
         _log.info("the drawn page could not be kept", extra={"fields": {"folder": str(place.parent)}})
 
 
-def _put_together(parts: dict[str, object]) -> Drawn:
+def _put_together(parts: dict[str, Any]) -> Drawn:
     """Put Gradio's configuration into our own page."""
     folder = resources.files(__package__) / "web"
-    config = {**_dict(parts["config"]), "root": "@"}
+    config = {**parts["config"], "root": "@"}
     scripts = [(folder / "early.js").read_text("utf-8")]
     # A "<" in a sentence would end the script; where the page was asked for, only the browser knows.
     known = json.dumps(config, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     scripts.append(f"window.gradio_config = {known};\nwindow.gradio_config.root = location.origin;\n")
-    entries = {str(entry).rpartition(".")[2]: str(entry) for entry in list(parts["entries"])}  # type: ignore[call-overload]
+    entries = {str(entry).rpartition(".")[2]: str(entry) for entry in parts["entries"]}
     html = (folder / "index.html").read_text("utf-8")
     for name, text in (
         ("css", "".join([*_web(".css"), colours()])),
@@ -144,12 +148,6 @@ def _web(suffix: str) -> list[str]:
     folder = resources.files(__package__) / "web"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(suffix)), key=lambda file: file.name)
     return [file.read_text("utf-8") for file in files]
-
-
-def _dict(value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise TypeError("a configuration is an object")
-    return value
 
 
 def _hash(script: str) -> str:

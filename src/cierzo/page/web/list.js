@@ -16,7 +16,8 @@ const DAY = 86_400_000;
  * Draw the list into Gradio's left bar.
  *
  * @param {HTMLElement} element Where.
- * @param {{open: (id: string|null) => void}} on Shows a conversation; null is a new one.
+ * @param {{open: (id: string|null, found?: string) => void}} on Shows a conversation, at the message that a search
+ *   found; null is a new one.
  */
 export function mountList(element, { open }) {
   const list = new List(element, open);
@@ -101,8 +102,9 @@ function grouped(conversations) {
 function byConversation(hits) {
   const found = new Map();
   for (const { conversation, title, message, snippet } of hits) {
-    const item = found.get(conversation) ?? { id: conversation, title, inTitle: null, inMessage: null };
+    const item = found.get(conversation) ?? { id: conversation, title, inTitle: null, inMessage: null, message: null };
     item[message === null ? "inTitle" : "inMessage"] ??= snippet;
+    item.message ??= message;
     found.set(conversation, item);
   }
   return [...found.values()];
@@ -299,7 +301,7 @@ class List {
   clicked(event, id) {
     if (!plain(event)) return; // a new tab or window, or a download: the browser's business
     event.preventDefault();
-    this.open(id);
+    this.open(id, this.rows.get(id)?.item.message);
   }
 
   // --- focus and keys

@@ -7,7 +7,7 @@ import { nameOf } from "./message.js";
 import { closeBars, markEngine, parameters, setSystem } from "./settings.js";
 import { showKeys, showOffer } from "./start.js";
 import { Transcript } from "./transcript.js";
-import { h, note, signButton } from "./ui.js";
+import { h, note, signButton, trying } from "./ui.js";
 import { say, Told } from "./words.js";
 
 const LOOK_EVERY = 4000; // milliseconds between two looks at what other tabs and programs have changed
@@ -29,7 +29,7 @@ class Page {
     this.bar = h("header", { id: "bar" }, this.title, this.model, signButton("keys", say("keys"), showKeys, { id: "keys" }));
     talk.replaceChildren(this.bar,
       this.transcript.element, this.transcript.toEnd, this.offline, this.composer.element, this.announcer);
-    this.list = mountList(list, { open: (id) => this.open(id) });
+    this.list = mountList(list, { open: (id, found) => this.open(id, { found }) });
     addEventListener("popstate", () => this.open(idInAddress(), { remember: false }));
     addEventListener("keydown", (event) => this.pressed(event));
     setInterval(() => this.look(), LOOK_EVERY);
@@ -51,14 +51,15 @@ class Page {
     document.documentElement.dataset.ready = "";
   }
 
-  /** Show a conversation, or with null a new chat, and put it into the address. */
-  async open(id, { remember = true } = {}) {
+  /** Show a conversation, or with null a new chat, and put it into the address. `found` is a message to go to. */
+  async open(id, { remember = true, found = null } = {}) {
     if (remember && id !== idInAddress()) history.pushState(null, "", id ? `/?c=${encodeURIComponent(id)}` : "/");
     this.composer.turnTo(id);
     this.list.select(id);
     closeBars();
     const focused = document.activeElement;
     await this.transcript.open(id);
+    if (found) await trying(() => this.transcript.goTo(found));
     setSystem(id ? this.transcript.system : null);
     if ([focused, document.body].includes(document.activeElement)) this.composer.focus(); // else somebody types elsewhere
   }

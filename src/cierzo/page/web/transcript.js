@@ -81,7 +81,7 @@ export class Transcript {
   async look() {
     if (!this.conversation?.updated) return;
     const turn = this.opened;
-    const { conversation } = await ask("GET", at`/api/conversations/${this.conversation.id}/branch?limit=1`);
+    const conversation = await ask("GET", at`/api/conversations/${this.conversation.id}/state`);
     if (turn === this.opened && conversation.updated !== this.conversation.updated) await this.reload();
   }
 
@@ -145,28 +145,47 @@ export class Transcript {
     this.page.shown(null);
   }
 
+  /** Load some of what stands before: once at a time, whoever asks. */
   async loadEarlier() {
-    if (this.loading || !this.earlier) return;
-    this.loading = true;
-    try {
-      const turn = this.opened;
-      const first = this.shown[0].message.id;
-      const through = this.head.id;
-      const path = at`/api/conversations/${this.conversation.id}/branch?through=${through}&before=${first}&limit=50`;
-      const { messages, earlier } = await ask("GET", path);
-      if (turn !== this.opened || this.shown[0].message.id !== first) return;
-      const fromEnd = this.element.scrollHeight - this.element.scrollTop;
-      this.earlier = earlier;
-      this.shown.unshift(...messages);
-      const articles = messages.map((shown) => drawMessage(shown, this.engine, this.on));
-      const part = h("div", { class: "part" }, ...articles);
-      this.place([...articles, ...this.articles.values()]);
-      this.element.scrollTop = this.element.scrollHeight - fromEnd;
-      part.style.containIntrinsicBlockSize = `auto ${part.getBoundingClientRect().height}px`;
-      part.classList.add("measured");
-    } finally {
-      this.loading = false;
+    if (this.earlier) await (this.loading ??= this.readEarlier().finally(() => (this.loading = null)));
+  }
+
+  async readEarlier() {
+    const turn = this.opened;
+    const first = this.shown[0].message.id;
+    const through = this.head.id;
+    const path = at`/api/conversations/${this.conversation.id}/branch?through=${through}&before=${first}&limit=50`;
+    const { messages, earlier } = await ask("GET", path);
+    if (turn !== this.opened || this.shown[0].message.id !== first) return;
+    const fromEnd = this.element.scrollHeight - this.element.scrollTop;
+    this.earlier = earlier;
+    this.shown.unshift(...messages);
+    const articles = messages.map((shown) => drawMessage(shown, this.engine, this.on));
+    const part = h("div", { class: "part" }, ...articles);
+    this.place([...articles, ...this.articles.values()]);
+    this.element.scrollTop = this.element.scrollHeight - fromEnd;
+    part.style.containIntrinsicBlockSize = `auto ${part.getBoundingClientRect().height}px`;
+    part.classList.add("measured");
+  }
+
+  /** Go to a message that was found, and mark it: far back, or in a version that was not in use. */
+  async goTo(id) {
+    const turn = this.opened;
+    const there = async () => {
+      while (!this.articles.has(id) && this.earlier && turn === this.opened) await this.loadEarlier();
+      return turn !== this.opened || this.articles.has(id);
+    };
+    if (!(await there())) {
+      await ask("PATCH", at`/api/conversations/${this.conversation.id}`, { head: id });
+      await this.reload();
+      await there();
     }
+    const article = turn === this.opened && this.articleOf(id);
+    if (!article) return;
+    article.classList.add("found");
+    article.setAttribute("tabindex", "-1");
+    article.focus({ preventScroll: true });
+    article.scrollIntoView({ block: "center" });
   }
 
   /** Follow the answers of the branch that are being written, and leave those that are not shown any more. */
