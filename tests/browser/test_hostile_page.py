@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx
 from hostile import COVERS, FETCHES, LIMITS, LINKS, LOOK, POINTS, SCRIPTS, TEXTS, elsewhere
-from pace import Pace
 from person import Person, Serve, Visit
 from playwright.sync_api import expect
 
@@ -381,22 +380,26 @@ def test_huge_answers_freeze_nothing(serve: Serve, visit: Visit) -> None:
     """
     replies = [Reply(in_pieces(HUGE[kind], PIECE), when=kind) for kind in KINDS]
     address = serve(Scripted(Reply.of("bien", when="short"), *replies))
-    seconds = {}
-    with Pace() as pace:
-        for kind in ("short", "short", *KINDS):  # the first visit warms up
-            with api(address) as web:
-                made = web.post("/api/conversations", json={"title": "t"}).json()["id"]
-                asked(web, made, kind, sampling={"max_new_tokens": 4000})
-            began = time.monotonic()
-            person = visit(address, path=f"/?c={made}")
-            expect(person.page.locator("article.message.assistant .line")).to_contain_text("ended", timeout=60_000)
-            person.type("still here")
-            expect(person.box).to_have_value("still here")
-            seconds[kind] = time.monotonic() - began
-            assert person.page.evaluate(LOOK) == []
-            person.context.close()
-            print(f"\n{kind}: {len(HUGE.get(kind, 'bien')):,} characters, usable after {seconds[kind]:.1f} s", end="")
-    assert {kind: took for kind, took in seconds.items() if took > (5 * seconds["short"] + 1) * pace.factor} == {}
+
+    def usable_after(kind: str) -> float:
+        with api(address) as web:
+            made = web.post("/api/conversations", json={"title": "t"}).json()["id"]
+            asked(web, made, kind, sampling={"max_new_tokens": 4000})
+        began = time.monotonic()
+        person = visit(address, path=f"/?c={made}")
+        expect(person.page.locator("article.message.assistant .line")).to_contain_text("ended", timeout=60_000)
+        person.type("still here")
+        expect(person.box).to_have_value("still here")
+        took = time.monotonic() - began
+        assert person.page.evaluate(LOOK) == []
+        person.context.close()
+        print(f"\n{kind}: {len(HUGE.get(kind, 'bien')):,} characters, usable after {took:.1f} s", end="")
+        return took
+
+    usable_after("short")  # the first visit warms up
+    bound = 5 * usable_after("short") + 1
+    # Others on this machine make one visit slow, not each of three.
+    assert [kind for kind in KINDS if all(usable_after(kind) > bound for _ in range(3))] == []
 
 
 def in_pieces(text: str, length: int) -> tuple[Token, ...]:
