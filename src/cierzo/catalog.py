@@ -1,34 +1,41 @@
 """Which models there are, where their files lie, and what each one needs.
 
-The entries are public files on the Hugging Face hub; one comes with Cierzo. A file of one's own is described by
-its head (`cierzo.gguf_header`). Which template a model was trained with is decided here, from its vocabulary:
+The entries are public files on the Hugging Face hub; one comes with Cierzo. Any other file of the hub is a model by the
+name ``hf:OWNER/REPO/FILE`` or ``hf:OWNER/REPO@REVISION/FILE``. A file that is here is described by its head
+(`cierzo.gguf_header`). Which template a model was trained with is decided here, from its vocabulary:
 never from its name, and never from the chat template in the file.
 """
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
-from cierzo.downloads import cached, download
-from cierzo.errors import ModelError, ModelUnreadable, UnknownModel
+from cierzo import downloads
+from cierzo.downloads import MAIN, Place, cached
+from cierzo.errors import Conflict, ModelError, ModelUnreadable, UnknownModel
 from cierzo.gguf_header import read_header
+from cierzo.offered import OFFERED, V1_WINDOW, Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cierzo.downloads.fetching import Progress
     from cierzo.gguf_header import Header
 
 DEMO = "cierzo-demo"
 
+HUB = "hf:"
+"""How the names of files on the hub begin that are not in the catalogue."""
+
 WINDOW = 4096
 """Tokens of window for which the memory of a model is told; a longer one takes more."""
 
-V1_WINDOW = 8192
-"""Tokens of window for Mistral 7B v0.1: llama.cpp does not apply the sliding window that it was trained with, and
-beyond this it writes nonsense (llama.cpp issues 3371 and 3867)."""
+LONG_WINDOW = 32_768
+"""The window for which it is told too: as many as most of these models were trained for."""
 
 _V1_OPEN, _V1_WORD = 733, 16_289  # "▁[" and "INST", by which Mistral's 32,000 tokens are told from Llama's
 _LATER_BASE = 1e5
@@ -37,138 +44,28 @@ _LATER_BASE = 1e5
 _COMPUTE = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """One model that Cierzo knows.
-
-    Attributes:
-        name: What a person types, such as ``mistral-7b``; for a file of one's own, its path.
-        title: What a person reads.
-        template: Name of the prompt template that it was trained with (see `cierzo.prompt`).
-        context: Tokens in the window that it was trained for (v0.1 capped: facts in the catalogue).
-        license: SPDX name of its licence, empty where it is not known.
-        path: Its file on this machine; None until it is downloaded.
-        repo: Repository on the Hugging Face hub, empty where it is not from there.
-        file: File in that repository.
-        size: Bytes of the file.
-        kv_bytes: Bytes of KV cache per token of the window, at 16 bits.
-    """
-
-    name: str
-    title: str
-    template: str
-    context: int
-    license: str = ""
-    path: Path | None = None
-    repo: str = ""
-    file: str = ""
-    size: int = 0
-    kv_bytes: int = 0
-
+__all__ = ["OFFERED", "V1_WINDOW", "Model", "asked", "find", "memory_needed", "models", "place_of", "pull", "remove"]
 
 _DEMO_FILE = Path(__file__).parent / "models" / "cierzo-demo.gguf"
 
-_7B_KV = 131_072
-
-_KNOWN: tuple[Model, ...] = (
-    Model(
-        "mistral-7b",
-        "Mistral 7B Instruct v0.3",
-        "v3",
-        32_768,
-        "Apache-2.0",
-        repo="bartowski/Mistral-7B-Instruct-v0.3-GGUF",
-        file="Mistral-7B-Instruct-v0.3-Q4_K_M.gguf",
-        size=4_372_812_000,
-        kv_bytes=_7B_KV,
-    ),
-    Model(
-        "mistral-7b-v0.1",
-        "Mistral 7B Instruct v0.1",
-        "v1",
-        V1_WINDOW,
-        "Apache-2.0",
-        repo="TheBloke/Mistral-7B-Instruct-v0.1-GGUF",
-        file="mistral-7b-instruct-v0.1.Q4_K_M.gguf",
-        size=4_368_438_944,
-        kv_bytes=_7B_KV,
-    ),
-    Model(
-        "mistral-7b-v0.2",
-        "Mistral 7B Instruct v0.2",
-        "v1",
-        32_768,
-        "Apache-2.0",
-        repo="TheBloke/Mistral-7B-Instruct-v0.2-GGUF",
-        file="mistral-7b-instruct-v0.2.Q4_K_M.gguf",
-        size=4_368_439_584,
-        kv_bytes=_7B_KV,
-    ),
-    Model(
-        "mixtral-8x7b",
-        "Mixtral 8x7B Instruct v0.1",
-        "v1",
-        32_768,
-        "Apache-2.0",
-        repo="TheBloke/Mixtral-8x7B-Instruct-v0.1-GGUF",
-        file="mixtral-8x7b-instruct-v0.1.Q4_K_M.gguf",
-        size=26_441_533_376,
-        kv_bytes=_7B_KV,
-    ),
-    Model(
-        "mistral-nemo",
-        "Mistral Nemo 12B Instruct 2407",
-        "v3-tekken",
-        131_072,
-        "Apache-2.0",
-        repo="bartowski/Mistral-Nemo-Instruct-2407-GGUF",
-        file="Mistral-Nemo-Instruct-2407-Q4_K_M.gguf",
-        size=7_477_208_192,
-        kv_bytes=163_840,
-    ),
-    Model(
-        "ministral-8b",
-        "Ministral 8B Instruct 2410 (research only)",
-        "v3-tekken",
-        32_768,  # beyond, it needs a sliding window in every other layer, which llama.cpp does not do for it
-        "LicenseRef-Mistral-Research",
-        repo="bartowski/Ministral-8B-Instruct-2410-GGUF",
-        file="Ministral-8B-Instruct-2410-Q4_K_M.gguf",
-        size=4_910_000_000,  # about
-        kv_bytes=147_456,
-    ),
-    Model(
-        "mistral-small",
-        "Mistral Small 24B Instruct 2501",
-        "v7-tekken",
-        32_768,
-        "Apache-2.0",
-        repo="bartowski/Mistral-Small-24B-Instruct-2501-GGUF",
-        file="Mistral-Small-24B-Instruct-2501-Q4_K_M.gguf",
-        size=14_333_908_672,
-        kv_bytes=163_840,
-    ),
-)
-
 
 def models(home: Path) -> tuple[Model, ...]:
-    """List every model: the one that comes with Cierzo, the catalogue, and GGUF files in ``home/models``.
+    """List every model: Cierzo's own, the catalogue, GGUF files in ``home/models``, and other ones in the hub's cache.
 
     `Model.path` says which are here. Asks no network; files that cannot be read are left out.
     """
-    own = []
-    for path in sorted((home / "models").glob("*.gguf")):
-        try:
-            own.append(replace(_described(path), name=path.stem))
-        except ModelError:
-            continue
-    return (_demo(), *(_with_path(model) for model in _KNOWN), *own)
+    mine = {path.stem: path for path in sorted((home / "models").glob("*.gguf"))}
+    own = [replace(model, name=name) for name, path in mine.items() if (model := _if_readable(path))]
+    known = {place_of(model) for model in OFFERED}
+    fetched = [_of_hub(place) for place in downloads.all_cached(".gguf") if place not in known]
+    return (_demo(), *(_with_path(model) for model in OFFERED), *own, *filter(None, fetched))
 
 
 def find(name_or_path: str | Path, home: Path) -> Model:
-    """Return a model by its name in the catalogue, the name of a file in ``home/models``, or the path of a file.
+    """Return a model by its name in the catalogue, the name of a file in ``home/models``, a path, or ``hf:…``.
 
-    Costs 15 ms for a file (65 ms with a Tekken vocabulary), and asks no network.
+    Costs 15 ms for a file (65 ms with a Tekken vocabulary), and asks no network: of a file of the hub that is not here
+    only the name is known.
 
     Raises:
         UnknownModel: There is no such name or file; the sentence has the names that are near.
@@ -177,18 +74,25 @@ def find(name_or_path: str | Path, home: Path) -> Model:
     name = str(name_or_path).strip()
     if name.lower() == DEMO:
         return _demo()
-    for model in _KNOWN:
+    for model in OFFERED:
         if model.name == name.lower():
             return _with_path(model)
+    if name.lower().startswith(HUB):
+        return _named(name)
     for path in (Path(name).expanduser(), home / "models" / f"{name}.gguf"):
         if _is_file(path):
             return _described(path)
     if name.endswith(".gguf") or "/" in name or "\\" in name:
         raise UnknownModel(f"there is no model file {name!r:.200}: check the path, or see `cierzo models list`")
-    names = [DEMO, *(model.name for model in _KNOWN), *(path.stem for path in (home / "models").glob("*.gguf"))]
+    names = [DEMO, *(model.name for model in OFFERED), *(path.stem for path in (home / "models").glob("*.gguf"))]
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else f"use one of {', '.join(names)}, or the path of a file"
     raise UnknownModel(f"there is no model {name!r:.200}: {advice}")
+
+
+def place_of(model: Model) -> Place:
+    """Return where on the hub a model's file is. Of one that is not from there, nothing has that place."""
+    return Place(model.repo, model.file, model.revision)
 
 
 def memory_needed(model: Model, context: int = WINDOW) -> int:
@@ -200,16 +104,25 @@ def memory_needed(model: Model, context: int = WINDOW) -> int:
     return model.size + min(context, model.context) * model.kv_bytes + _COMPUTE + model.size // 20
 
 
-def pull(model: Model, home: Path, progress: Callable[[int, int], None] | None = None) -> Model:
+def asked(model: Model) -> Model:
+    """Return a model of the hub with the size and SHA-256 that the hub says. Blocks, up to ten seconds.
+
+    Raises:
+        DownloadFailed: The hub does not say them; the sentence says why and what to do.
+    """
+    known = downloads.ask(place_of(model))
+    return replace(model, size=known.size, sha256=known.sha256)
+
+
+def pull(model: Model, home: Path, progress: Callable[[Progress], None] | None = None) -> Model:
     """Download a model's file into the Hugging Face hub's cache, and return the model with its path.
 
     Honours ``HF_ENDPOINT``, ``HF_HOME`` and the token of ``hf auth login``. Blocks; call it from a thread.
 
     Args:
-        model: One of `models`. One that is here already is returned at once.
+        model: One of `models` or `find`. One that is here already is returned at once.
         home: Cierzo's home folder.
-        progress: Called with the bytes so far and the bytes in all, about ten times a second. What it raises
-            ends the download.
+        progress: Called about ten times a second. What it raises ends the download, and what has come is kept.
 
     Raises:
         DownloadFailed: The file did not come; the sentence says why and what to do.
@@ -219,9 +132,33 @@ def pull(model: Model, home: Path, progress: Callable[[int, int], None] | None =
     here = find(model.path or model.name, home)
     if here.path is not None:
         return here
-    path = download(model.repo, model.file, model.size, progress)
-    read_header(path)
-    return replace(model, path=path)
+    read_header(downloads.download(place_of(model), progress))
+    return find(model.name, home)
+
+
+def remove(model: Model, home: Path) -> int:
+    """Remove a model's file, or what a broken download of it left, and return the bytes that this freed.
+
+    Only from where Cierzo puts models: the hub's cache and ``home/models``. A file elsewhere is its owner's.
+
+    Raises:
+        Conflict: It is the model that comes with Cierzo, or a file elsewhere.
+        DownloadFailed: The hub's cache cannot be written.
+        ModelUnreadable: The file in ``home/models`` cannot be removed.
+    """
+    if model.repo:
+        return downloads.remove(place_of(model))
+    if model.name == DEMO:
+        raise Conflict(f"{DEMO} comes with Cierzo and is always there: it takes {model.size / 1e6:.0f} MB")
+    if model.path is None or model.path.parent.resolve() != (home / "models").resolve():
+        raise Conflict(f"{model.path} is not in {home / 'models'} nor from the hub: remove the file yourself")
+    try:
+        model.path.unlink(missing_ok=True)
+    except OSError as denied:
+        raise ModelUnreadable(
+            f"{model.path} was not removed ({denied.strerror}): check who may write its folder"
+        ) from None
+    return model.size
 
 
 def _demo() -> Model:
@@ -240,8 +177,47 @@ def _is_file(path: Path) -> bool:
 
 
 def _with_path(model: Model) -> Model:
-    path = cached(model.repo, model.file)
-    return model if path is None else replace(model, path=path, size=path.stat().st_size)
+    path = cached(place_of(model))
+    if path is None:
+        return model
+    size = path.stat().st_size
+    active = model.active * size // model.size
+    return replace(model, path=path, size=size, active=active, sha256=downloads.sha256_of(path))
+
+
+def _named(name: str) -> Model:
+    """Return the model of a name that begins with ``hf:``."""
+    owner, _, rest = name[len(HUB) :].lstrip("/").partition("/")
+    repo, _, file = rest.partition("/")
+    repo, _, revision = repo.partition("@")
+    place = Place(f"{owner}/{repo}", file, unquote(revision) or MAIN)
+    if not place.is_possible() or not file.lower().endswith(".gguf"):
+        raise UnknownModel(
+            f"{name!r:.200} names no file of the hub: write hf:OWNER/REPO/FILE.gguf, "
+            "or hf:OWNER/REPO@REVISION/FILE.gguf"
+        )
+    path = cached(place)
+    model = replace(_described(path), sha256=downloads.sha256_of(path)) if path else Model("", file, "", 0)
+    return replace(model, name=_name(place), repo=place.repo, file=place.file, revision=place.revision)
+
+
+def _name(place: Place) -> str:
+    revision = "" if place.revision == MAIN else f"@{quote(place.revision, safe='')}"
+    return f"{HUB}{place.repo}{revision}/{place.file}"
+
+
+def _of_hub(place: Place) -> Model | None:
+    try:
+        return _named(_name(place))
+    except ModelError:
+        return None
+
+
+def _if_readable(path: Path) -> Model | None:
+    try:
+        return _described(path)
+    except ModelError:
+        return None
 
 
 def _described(path: Path) -> Model:
@@ -264,7 +240,20 @@ def _described(path: Path) -> Model:
         path=path.absolute(),
         size=header.size,
         kv_bytes=int(2 * header.number("block_count") * kv_heads * keys),
+        active=_active(header),
     )
+
+
+def _active(header: Header) -> int:
+    """Return about how many bytes a mixture of experts reads for a token: experts that answer, and what is shared."""
+    experts, used = header.number("expert_count"), header.number("expert_used_count")
+    if not experts or not 0 < used < experts:
+        return 0
+    width, layers, inner = (header.number(key) for key in ("embedding_length", "block_count", "feed_forward_length"))
+    heads, kv_heads = header.number("attention.head_count"), header.number("attention.head_count_kv")
+    expert = 3 * width * inner * layers
+    shared = 2 * width * width * (1 + kv_heads / max(heads, 1)) * layers + 2 * header.vocabulary * width
+    return int(header.size * (shared + used * expert) / (shared + experts * expert))
 
 
 def _template(header: Header, name: str) -> str:

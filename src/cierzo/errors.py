@@ -11,6 +11,8 @@ CierzoError                 something went wrong; the sentence says what and wha
 │   ├── ModelUnreadable     the file is missing, damaged, or not a GGUF           (422)
 │   ├── NotEnoughMemory     the model needs more memory than is free              (507)
 │   └── DownloadFailed      the hub did not give the file                         (502)
+│       ├── ModelGated      its owner wants an agreement, and a token, first      (403)
+│       └── DiskFull        there is no room for it                               (507)
 ├── EngineError             the engine failed; the same request may work again    (502)
 │   ├── EngineDied          its process ended or hung while it was answering
 │   ├── EngineRefused       it answered the request with an error of its own
@@ -107,6 +109,18 @@ class DownloadFailed(ModelError):
     """A model file could not be fetched from the hub."""
 
     status = 502
+
+
+class ModelGated(DownloadFailed):
+    """The hub gives the file only to accounts that have agreed to its owner's conditions."""
+
+    status = 403
+
+
+class DiskFull(DownloadFailed):
+    """The disk has no room for the file."""
+
+    status = 507
 
 
 class EngineError(CierzoError):

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from cierzo.api import conversations, models, openai, ops, rendered, replies, tgi, transfers, wording
+from cierzo.api import conversations, downloads, models, openai, ops, rendered, replies, tgi, transfers, wording
 from cierzo.api.conversations_types import ApiError, EndEvent, PhaseEvent
 from cierzo.api.gate import Gate, PatientOnce
 from cierzo.api.openai_types import ChatChunk, CompletionAnswer, OpenAIError
@@ -21,6 +21,7 @@ from cierzo.api.tgi_types import StreamEvent, TgiError
 from cierzo.api.wire import VERSION, Refusal, dumps
 from cierzo.api.work import Work
 from cierzo.listening import address_of, ending_quietly, listen, refuse_strangers
+from cierzo.pulling import Downloads
 from cierzo.telemetry import JsonLines, Telemetry
 
 if TYPE_CHECKING:
@@ -65,12 +66,14 @@ def application(work: Work, *, home: Path, host: str = "127.0.0.1") -> Gate:
         home: Cierzo's home folder.
         host: The address that is listened on, for the gate.
     """
+    pulls = Downloads(home)
 
     @contextlib.asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            await pulls.close()
             await work.close()
 
     app = FastAPI(
@@ -90,7 +93,8 @@ def application(work: Work, *, home: Path, host: str = "127.0.0.1") -> Gate:
         replies.router(work),
         rendered.router(work),
         transfers.router(work),
-        models.router(home),
+        models.router(work, pulls, home),
+        downloads.router(pulls, home),
         ops.router(work),
     )
     for router in routers:
