@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
 from threading import Thread
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+BLOCK = 2**16
 
 
 class Hub(ThreadingHTTPServer):
-    """Files by repository and name. ``faults`` maps a repository to (status, value of X-Error-Code)."""
+    """Files by repository and name.
+
+    Attributes:
+        files: What there is.
+        faults: Maps a repository to (status, value of X-Error-Code) of every answer.
+        get_faults: The same, for what GET gets; HEAD goes well.
+        break_after: Bytes of a body after which the connection ends, once.
+        commit: What every branch leads to; empty for a server that is no hub.
+        etag: What is said instead of the content's SHA-256.
+        ignores_range: Whether every GET gets the whole file.
+        elsewhere: Address of another server to which what GET asks for is redirected, as to a CDN.
+        before_block: Called with the bytes sent so far of a body, before every `BLOCK`.
+        asked: Method, path and range of every request.
+        tokens: The Authorization of every request, empty where there was none.
+        sent: Bytes of bodies, of all answers together.
+    """
 
     daemon_threads = True
 
@@ -21,9 +37,16 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[tuple[str, str], bytes] = {}
         self.faults: dict[str, tuple[int, str]] = {}
+        self.get_faults: dict[str, tuple[int, str]] = {}
         self.break_after = 0
         self.commit = COMMIT
+        self.etag = ""
+        self.ignores_range = False
+        self.elsewhere = ""
+        self.before_block: Callable[[int], None] = lambda _: None
         self.asked: list[str] = []
+        self.tokens: list[str] = []
+        self.sent = 0
 
     @property
     def url(self) -> str:
@@ -41,22 +64,29 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(with_body=True)
 
     def answer(self, *, with_body: bool) -> None:
-        self.server.asked.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
+        hub = self.server
+        hub.asked.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
+        hub.tokens.append(self.headers.get("Authorization", ""))
         parts = PurePosixPath(self.path.split("?")[0]).parts[1:]
         repo, file = "/".join(parts[:2]), "/".join(parts[4:])
-        if repo in self.server.faults:
-            status, code = self.server.faults[repo]
+        faults = {**(hub.get_faults if with_body else {}), **hub.faults}
+        if repo in faults:
+            status, code = faults[repo]
             return self.reply(status, b"", {"X-Error-Code": code} if code else {})
-        if (repo, file) not in self.server.files:
-            known = any(repo == other for other, _ in self.server.files)
+        if (repo, file) not in hub.files:
+            known = any(repo == other for other, _ in hub.files)
             return self.reply(404, b"", {"X-Error-Code": "EntryNotFound" if known else "RepoNotFound"})
-        content = self.server.files[repo, file]
+        if with_body and hub.elsewhere:
+            return self.reply(302, b"", {"Location": hub.elsewhere + self.path})
+        content = hub.files[repo, file]
         headers = {
-            **({"X-Repo-Commit": self.server.commit} if self.server.commit else {}),
-            "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            **({"X-Repo-Commit": hub.commit} if hub.commit else {}),
+            "ETag": f'"{hub.etag or hashlib.sha256(content).hexdigest()}"',
             "Accept-Ranges": "bytes",
         }
         start = int(self.headers["Range"].removeprefix("bytes=").split("-")[0]) if "Range" in self.headers else 0
+        if hub.ignores_range:
+            start = 0
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         return self.reply(206 if start else 200, content[start:], headers, with_body=with_body)
@@ -70,7 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
             if self.server.break_after:
                 body, self.server.break_after = body[: self.server.break_after], 0
                 self.close_connection = True
-            self.wfile.write(body)
+            for place in range(0, len(body), BLOCK):
+                self.server.before_block(place)
+                self.wfile.write(body[place : place + BLOCK])
+                self.server.sent += len(body[place : place + BLOCK])
 
     def handle(self) -> None:
         with suppress(ConnectionError):  # a client that leaves is no fault of the server

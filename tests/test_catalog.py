@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Generator
@@ -11,12 +12,13 @@ from typing import Any
 
 import pytest
 from gguf_files import vocabulary, write
-from hub_server import Hub, serve
+from hub_server import COMMIT, Hub, serve
 from huggingface_hub import constants
 
 from cierzo import catalog
-from cierzo.catalog import DEMO, V1_WINDOW, Model, find, memory_needed, models, pull
-from cierzo.errors import DownloadFailed, ModelUnreadable, UnknownModel
+from cierzo.catalog import DEMO, V1_WINDOW, Model, find, memory_needed, models, pull, remove
+from cierzo.downloads.fetching import Progress
+from cierzo.errors import Conflict, DownloadFailed, ModelUnreadable, UnknownModel
 from cierzo.prompt import TEMPLATES
 
 
@@ -41,6 +43,7 @@ def test_entries_are_whole(tmp_path: Path) -> None:
         assert model.kv_bytes in (131_072, 147_456, 163_840)
         assert model.license
         assert model.path is None
+        assert 0 <= model.active < model.size
         assert find(model.name, tmp_path) == find(model.name.upper(), tmp_path) == model
     assert [model.context for model in listed[1:4]] == [32_768, V1_WINDOW, 32_768]
 
@@ -160,11 +163,12 @@ def test_pull_brings_a_model_that_is_found_without_network_afterwards(hub: Hub, 
     model = find("mistral-7b", tmp_path)
     content = write(tmp_path / "tiny.gguf").read_bytes()
     hub.files[model.repo, model.file] = content
-    told: list[tuple[int, int]] = []
-    pulled = pull(model, tmp_path, lambda done, total: told.append((done, total)))
+    told: list[Progress] = []
+    pulled = pull(model, tmp_path, told.append)
     assert pulled.path is not None
     assert pulled.path.read_bytes() == content
-    assert told[-1] == (len(content), len(content))
+    assert told[-1] == Progress("checking", len(content), len(content))
+    assert pulled.sha256 == hashlib.sha256(content).hexdigest()
     asked = len(hub.asked)
     found = find("mistral-7b", tmp_path)
     assert (found.path, found.size, found.template) == (pulled.path, len(content), "v3")
@@ -190,6 +194,67 @@ def test_pull_of_what_is_here_already(tmp_path: Path) -> None:
     assert pull(mine, tmp_path) == mine
     with pytest.raises(UnknownModel):
         pull(replace(mine, name="gone", path=None), tmp_path)
+
+
+HF = "hf:some/Repo-GGUF/q4/tiny.gguf"
+
+
+def test_any_file_of_the_hub_is_a_model(hub: Hub, tmp_path: Path) -> None:
+    model = find(HF, tmp_path)
+    assert (model.name, model.repo, model.file, model.revision) == (HF, "some/Repo-GGUF", "q4/tiny.gguf", "main")
+    assert (model.path, model.template, model.size) == (None, "", 0)
+    content = write(tmp_path / "tiny.gguf", "v7").read_bytes()
+    hub.files["some/Repo-GGUF", "q4/tiny.gguf"] = content
+    assert catalog.asked(model).size == len(content)
+    assert catalog.asked(model).sha256 == hashlib.sha256(content).hexdigest()
+    pulled = pull(model, tmp_path)
+    assert (pulled.name, pulled.template, pulled.size) == (HF, "v7", len(content))
+    assert pulled.path is not None
+    asked = len(hub.asked)
+    assert find(f"  {HF} ", tmp_path) == find("hf://some/Repo-GGUF/q4/tiny.gguf", tmp_path) == pulled
+    assert models(tmp_path)[-1] == pulled
+    assert find(pulled.path, tmp_path).template == "v7"
+    assert len(hub.asked) == asked
+    assert remove(pulled, tmp_path) == len(content)
+    assert find(HF, tmp_path) == model
+    assert HF not in [each.name for each in models(tmp_path)]
+
+
+def test_a_revision_of_a_file(hub: Hub, tmp_path: Path) -> None:
+    hub.files["a/b", "c.gguf"] = write(tmp_path / "tiny.gguf").read_bytes()
+    for revision, said in ((COMMIT, COMMIT), ("refs%2Fpr%2F1", "refs/pr/1")):
+        pulled = pull(find(f"hf:a/b@{revision}/c.gguf", tmp_path), tmp_path)
+        assert (pulled.name, pulled.revision) == (f"hf:a/b@{revision}/c.gguf", said)
+        assert f"/a/b/resolve/{revision}/c.gguf" in hub.asked[-1]
+        assert find(pulled.name, tmp_path) == pulled
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hf:", "hf:a", "hf:a/b", "hf:a/b/", "hf:a/b/c.txt", "hf:a/b/../c.gguf", "hf:a/b@/c d/..gguf/", "hf:a/b@../c.gguf"],
+)
+def test_names_that_no_file_of_the_hub_has(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel, match=r"names no file of the hub: write hf:OWNER/REPO/FILE.gguf"):
+        find(name, tmp_path)
+
+
+def test_removes_only_what_lies_where_models_are_put(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    mine, elsewhere = write(tmp_path / "models" / "mine.gguf"), write(tmp_path / "elsewhere.gguf")
+    assert remove(find("mine", tmp_path), tmp_path) > 0
+    assert not mine.exists()
+    with pytest.raises(Conflict, match=r"is not in .*models nor from the hub: remove the file yourself"):
+        remove(find(elsewhere, tmp_path), tmp_path)
+    with pytest.raises(Conflict, match="comes with Cierzo and is always there"):
+        remove(find(DEMO, tmp_path), tmp_path)
+    assert elsewhere.exists()
+    assert find(DEMO, tmp_path).path is not None
+    model = find("mistral-7b", tmp_path)
+    assert remove(model, tmp_path) == 0
+    hub.files[model.repo, model.file] = write(tmp_path / "tiny.gguf").read_bytes()
+    hub.files[model.repo, "another.gguf"] = b"GGUF"
+    assert remove(pull(model, tmp_path), tmp_path) > 0
+    assert find("mistral-7b", tmp_path) == model
 
 
 def test_import_is_light() -> None:

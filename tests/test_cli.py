@@ -290,6 +290,15 @@ BAD = [
     pytest.param(["prompt", "hi", "--template", "v99"], b"", {}, 2, "v99", id="unknown-template"),
     pytest.param(["models", "show", "none"], b"", {}, 2, "no model", id="show-unknown"),
     pytest.param(["models", "pull", "none"], b"", {}, 2, "no model", id="pull-unknown"),
+    pytest.param(["models", "rm", "none"], b"", {}, 2, "no model", id="rm-unknown"),
+    pytest.param(["models", "rm", "mistral-7b"], b"", {}, 2, "nothing to remove", id="rm-nothing"),
+    pytest.param(["models", "rm", "cierzo-demo"], b"", {}, 1, "comes with Cierzo", id="rm-demo"),
+    pytest.param(["models", "use", "none"], b"", {}, 2, "no model", id="use-unknown"),
+    pytest.param(["models", "show", "hf:a/b"], b"", {}, 2, "hf:OWNER/REPO/FILE.gguf", id="half-a-name-of-the-hub"),
+    pytest.param(["ask", "hi", "--model", "hf:a/b/c.gguf"], b"", {}, 1, "models pull hf:a/b/c.gguf", id="hub"),
+    pytest.param(
+        ["prompt", "hi", "--model", "hf:a/b/c.gguf"], b"", {}, 1, "models pull hf:a/b/c.gguf", id="hub-prompt"
+    ),
     pytest.param(["models", "pul"], b"", {}, 2, "pul", id="unknown-subcommand"),
     pytest.param(["ask", "hi", "--engine", "vllm:"], b"", {}, 2, "no engine", id="unknown-engine"),
     pytest.param(["ask", "hi", "--engine", "scripted:/none"], b"", {}, 2, "cannot be read", id="no-script"),

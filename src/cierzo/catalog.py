@@ -79,9 +79,10 @@ def find(name_or_path: str | Path, home: Path) -> Model:
             return _with_path(model)
     if name.lower().startswith(HUB):
         return _named(name)
-    for path in (Path(name).expanduser(), home / "models" / f"{name}.gguf"):
-        if _is_file(path):
-            return _described(path)
+    if _is_file(path := Path(name).expanduser()):
+        return _described(path)
+    if _is_file(path := home / "models" / f"{name}.gguf"):
+        return replace(_described(path), name=name)
     if name.endswith(".gguf") or "/" in name or "\\" in name:
         raise UnknownModel(f"there is no model file {name!r:.200}: check the path, or see `cierzo models list`")
     names = [DEMO, *(model.name for model in OFFERED), *(path.stem for path in (home / "models").glob("*.gguf"))]

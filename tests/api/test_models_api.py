@@ -12,7 +12,8 @@ from huggingface_hub import constants
 from cierzo import catalog
 from cierzo.engines.script import Reply
 from cierzo.engines.scripted import Scripted
-from cierzo.machine import machine
+from cierzo.estimates import fits
+from cierzo.machine import Machine, machine
 
 
 @pytest.fixture
@@ -27,6 +28,14 @@ def test_what_a_page_offers(server):
     assert list(by_name)[:2] == ["cierzo-demo", "mistral-7b"]
     assert by_name["cierzo-demo"]["downloaded"]
     known = catalog.find("mistral-7b", Path(server.home.name))
+    has = said["machine"]
+    needs = by_name["mistral-7b"].pop("needs")
+    assert [(need["context"], need["memory"]) for need in needs] == [
+        (window, catalog.memory_needed(known, window)) for window in (4_096, 32_768)
+    ]
+    assert needs[0]["fits"] == fits(needs[0]["memory"], Machine(has["memory"], has["free_memory"], 1))
+    speed = by_name["mistral-7b"].pop("speed")
+    assert 0 < speed["slowest"] < speed["fastest"] == pytest.approx(0.8 * has["bandwidth"] / known.size)
     assert by_name["mistral-7b"] == {
         "name": "mistral-7b",
         "title": "Mistral 7B Instruct v0.3",
@@ -38,8 +47,13 @@ def test_what_a_page_offers(server):
         "template": "v3",
         "needed_memory": catalog.memory_needed(known, 4096),
         "downloaded": False,
+        "revision": "main",
+        "sha256": "",
+        "bytes_begun": 0,
+        "download": None,
+        "in_use": False,
+        "removable": False,
     }
-    has = said["machine"]
     assert has["memory"] == machine().memory
     assert 0 < has["free_memory"] <= has["memory"]
     assert has["free_disk"] == pytest.approx(shutil.disk_usage("/tmp").free, rel=0.5)

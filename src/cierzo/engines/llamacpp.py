@@ -109,9 +109,14 @@ class LlamaCpp:
         context: Tokens of the window to use; 0 takes the model's own, or as much of it as fits into memory.
         threads: Processor threads; 0 leaves one core to everyone else.
         places: Answers that may wait.
+
+    Raises:
+        ModelUnreadable: Nothing is known of the model before its file is here.
     """
 
     def __init__(self, model: Model, *, slots: int = 4, context: int = 0, threads: int = 0, places: int = 64) -> None:
+        if not model.template:
+            raise _not_here(model.name)
         self._model = model
         self._count = slots
         self._context = min(context, model.context) if model.context else context
@@ -312,7 +317,7 @@ class LlamaCpp:
         """Fit the window and the pool into the memory that is free now."""
         path, name = self._model.path, self._model.name
         if path is None:
-            raise ModelUnreadable(f"{name} is not on this machine: get it with `cierzo models pull {name}`")
+            raise _not_here(name)
         try:
             size = path.stat().st_size
         except OSError as denied:
@@ -359,6 +364,10 @@ def _cores() -> int:
     """Count the physical cores that this process may use."""
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(mine, psutil.cpu_count(logical=False) or mine)
+
+
+def _not_here(name: str) -> ModelUnreadable:
+    return ModelUnreadable(f"{name} is not on this machine: get it with `cierzo models pull {name}`")
 
 
 def _gigabytes(size: int) -> str:

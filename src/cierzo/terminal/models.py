@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,8 +17,6 @@ from cierzo.terminal.flags import Doors, json_flag
 from cierzo.terminal.render import Screen, one_line, pad, width_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cierzo.catalog import Model
     from cierzo.downloads.fetching import Progress
 
@@ -53,7 +52,7 @@ def list_models(doors: Doors, /, as_json: bool) -> None:
         cells = (pad(one_line(cell), width) for cell, width in zip(row, widths, strict=True))
         screen.line("  ".join(cells).rstrip(), "" if number else "dim")
     screen.note(
-        f"* is chosen · memory with {catalog.WINDOW:,} and {catalog.LONG_WINDOW:,} tokens of window, or all that it has; "
+        f"* is chosen · memory with {catalog.WINDOW:,} and {catalog.LONG_WINDOW:,} tokens of window, or all it has; "
         f"{size(has.free_memory)} of {size(has.memory)} are free · tokens/s: an estimate for this processor · "
         f"`cierzo models pull NAME` downloads · own GGUF files: {settings.home / 'models'} · "
         "any of the hub: hf:OWNER/REPO/FILE.gguf"
@@ -229,7 +228,7 @@ def use(doors: Doors, /, name: str, as_json: bool) -> None:
     with reported(lines):
         settings = doors.settings({})
         model = catalog.find(name, settings.home)
-        name = str(model.path) if model.path and not model.repo and _is_path(name, settings.home) else model.name
+        name = _lasting(model)
         file = settings_file.set_entry(settings.writable_home(), "model", name)
         now = doors.settings({}).model
     if lines:
@@ -242,9 +241,10 @@ def use(doors: Doors, /, name: str, as_json: bool) -> None:
         screen.note(f"it is not on this machine yet: `cierzo models pull {name}`")
 
 
-def _is_path(name: str, home: Path) -> bool:
-    """Whether it was named by its path: a name of a file in ``home/models`` lasts longer than a path does."""
-    return name != catalog.DEMO and not (home / "models" / f"{name}.gguf").is_file()
+def _lasting(model: Model) -> str:
+    """Return a name that means the same from every folder: for a file that was named by its path, the whole path."""
+    by_path = model.path is not None and Path(model.name).absolute() == model.path
+    return str(model.path) if by_path else model.name
 
 
 def _speed(model: Model) -> str:

@@ -10,6 +10,7 @@ import click
 from cierzo import catalog
 from cierzo import prompt as prompts
 from cierzo.chat import RESERVE_SHARE
+from cierzo.errors import ModelUnreadable
 from cierzo.messages import Message, Sampling
 from cierzo.terminal.events import Lines, reported
 from cierzo.terminal.flags import Doors, json_flag, question_of, system_flag
@@ -45,6 +46,8 @@ def prompt(doors: Doors, /, text: tuple[str, ...], ids: bool, as_json: bool, **f
     with reported(lines):
         settings = doors.settings(flags)
         model = catalog.find(settings.model, settings.home)
+        if not model.template:
+            raise ModelUnreadable(f"{model.name} is not on this machine: get it with `cierzo models pull {model.name}`")
         template = prompts.template(flags["template"] or model.template).name
         context = min(settings.context or model.context, model.context)
         *before, last = text or ("",)
