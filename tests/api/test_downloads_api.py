@@ -31,6 +31,7 @@ def hub(tmp_path, monkeypatch, content):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
     monkeypatch.setattr(downloads, "_PATIENCE", 60.0)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
     monkeypatch.setattr(fetching, "_PACE", 0)
     with serve() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)

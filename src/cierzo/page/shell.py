@@ -43,6 +43,7 @@ def blocks(say: gr.I18n) -> gr.Blocks:
             gr.Column(elem_id="conversations")
         gr.Column(elem_id="talk")
         with gr.Sidebar(elem_id="settings", position="right", width=300, open=True):
+            gr.Column(elem_id="model-now")
             gr.Column(elem_id="presets")
             controls += [_slider(say, name) for name in list(SLIDERS)[:NOTEBOOK]]
             controls += [_box(say, "system", lines=2, max_lines=10)]

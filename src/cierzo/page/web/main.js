@@ -5,7 +5,8 @@ import { Composer } from "./composer.js";
 import { mountList } from "./list.js";
 import { nameOf } from "./message.js";
 import { closeBars, markEngine, parameters, setSystem } from "./settings.js";
-import { showKeys, showOffer } from "./start.js";
+import { Models } from "./models.js";
+import { showKeys } from "./start.js";
 import { Transcript } from "./transcript.js";
 import { h, note, signButton, trying } from "./ui.js";
 import { say, Told } from "./words.js";
@@ -23,7 +24,8 @@ class Page {
       editLast: () => this.transcript.editLast(),
     });
     this.title = h("h1", { id: "title" });
-    this.model = h("button", { type: "button", id: "model", hidden: true, onclick: () => showOffer(this.engine) });
+    this.models = new Models((sentence) => this.announce(sentence));
+    this.model = h("button", { type: "button", id: "model", hidden: true, onclick: () => this.models.show() });
     this.offline = h("p", { id: "offline", role: "alert", hidden: true }, say("offline"));
     this.announcer = h("p", { id: "announcer", class: "unseen", role: "status" });
     this.bar = h("header", { id: "bar" }, this.title, this.model, signButton("keys", say("keys"), showKeys, { id: "keys" }));
@@ -46,6 +48,7 @@ class Page {
       this.model.hidden = false;
       markEngine(this.engine);
     }
+    this.models.mount(await drawn("#model-now"), nameOf(this.engine?.model ?? ""));
     await opening;
     if (!this.transcript.shown.length && !this.transcript.conversation) this.transcript.drawStart();
     document.documentElement.dataset.ready = "";
@@ -82,7 +85,7 @@ class Page {
       h("div", { class: "examples" }, ...examples.map((text) =>
         h("button", { type: "button", class: "example", onclick: () => this.submit(text) }, text))),
       notice && h("p", { class: "notice" }, notice, " ",
-        offers && h("button", { type: "button", class: "text-button", onclick: () => showOffer(this.engine) }, say("offer"))));
+        offers && h("button", { type: "button", class: "text-button", onclick: () => this.models.show() }, say("offer"))));
   }
 
   noticeWords() {
