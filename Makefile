@@ -31,7 +31,7 @@ faults: $(VENV)/.dev system
 	CIERZO_FAULT_ROUNDS=100 CIERZO_KILL_ROUNDS=50 CIERZO_RESTART_ROUNDS=20 CIERZO_TAB_STEPS=10000 \
 	  CIERZO_SEQUENCES=500 CIERZO_EVERY_BYTE=1 CIERZO_HUGE=1 CIERZO_EXAMPLES=100 $(BIN)/python -m pytest -s tests/contract/test_faults.py \
 	  tests/contract/test_kills.py tests/contract/test_sequences.py tests/contract/test_tabs.py \
-	  tests/contract/test_transfer_stores.py tests/test_replies.py \
+	  tests/contract/test_transfer_stores.py tests/test_replies.py tests/test_killed_downloads.py \
 	  tests/api/test_engine_faults.py tests/api/test_following.py tests/api/test_schema.py \
 	  tests/terminal/test_shown_faults.py tests/browser/test_hostile_page.py $(ARGS)
 

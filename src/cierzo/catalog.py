@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
@@ -198,7 +199,7 @@ def _named(name: str) -> Model:
             "or hf:OWNER/REPO@REVISION/FILE.gguf"
         )
     path = cached(place)
-    model = replace(_described(path), sha256=downloads.sha256_of(path)) if path else Model("", file, "", 0)
+    model = replace(_read_once(path), sha256=downloads.sha256_of(path)) if path else Model("", file, "", 0)
     return replace(model, name=_name(place), repo=place.repo, file=place.file, revision=place.revision)
 
 
@@ -216,9 +217,23 @@ def _of_hub(place: Place) -> Model | None:
 
 def _if_readable(path: Path) -> Model | None:
     try:
-        return _described(path)
+        return _read_once(path)
     except ModelError:
         return None
+
+
+def _read_once(path: Path) -> Model:
+    """Describe a file; lists are asked for often, and to read a head takes up to 65 ms."""
+    try:
+        there = path.stat()
+    except OSError:  # it went a moment ago: what reads it says so
+        return _described(path)
+    return _described_as(path, there.st_mtime_ns, there.st_size)
+
+
+@lru_cache(maxsize=128)
+def _described_as(path: Path, _changed: int, _size: int) -> Model:
+    return _described(path)
 
 
 def _described(path: Path) -> Model:

@@ -48,7 +48,7 @@ OURS = {
     "/api/engine": ("get",),
     "/api/models": ("get",),
     "/api/models/{model}": ("delete",),
-    "/api/downloads": ("post", "get"),
+    "/api/downloads": ("get", "post"),
     "/api/downloads/{download}": ("get", "delete"),
     "/api/search": ("get",),
     "/api/export": ("get",),
