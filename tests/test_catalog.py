@@ -238,6 +238,16 @@ def test_names_that_no_file_of_the_hub_has(name: str, tmp_path: Path) -> None:
         find(name, tmp_path)
 
 
+def test_parts_and_what_is_no_model_of_words(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel, match="is one part of several"):
+        find("hf:a/b/big-00001-of-00003.gguf", tmp_path)
+    content = write(tmp_path / "tiny.gguf").read_bytes()
+    for file in ("whole.gguf", "mmproj-f16.gguf", "big-00002-of-00003.gguf"):
+        hub.files["a/b", file] = content
+        catalog.downloads.download(catalog.Place("a/b", file))
+    assert [model.name for model in models(tmp_path) if model.repo == "a/b"] == ["hf:a/b/whole.gguf"]
+
+
 def test_removes_only_what_lies_where_models_are_put(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     mine, elsewhere = write(tmp_path / "models" / "mine.gguf"), write(tmp_path / "elsewhere.gguf")

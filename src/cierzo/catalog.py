@@ -9,6 +9,7 @@ never from its name, and never from the chat template in the file.
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +43,8 @@ _V1_OPEN, _V1_WORD = 733, 16_289  # "▁[" and "INST", by which Mistral's 32,000
 _LATER_BASE = 1e5
 """Between the rotary base of Mistral 7B v0.1 (1e4) and that of v0.2 and Mixtral (1e6)."""
 
+_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+
 _COMPUTE = 64 * 2**20
 
 
@@ -58,7 +61,8 @@ def models(home: Path) -> tuple[Model, ...]:
     mine = {path.stem: path for path in sorted((home / "models").glob("*.gguf"))}
     own = [replace(model, name=name) for name, path in mine.items() if (model := _if_readable(path))]
     known = {place_of(model) for model in OFFERED}
-    fetched = [_of_hub(place) for place in downloads.all_cached(".gguf") if place not in known]
+    cached_ones = [place for place in downloads.all_cached(".gguf") if "mmproj" not in place.file]  # those hold eyes
+    fetched = [_of_hub(place) for place in cached_ones if place not in known]
     return (_demo(), *(_with_path(model) for model in OFFERED), *own, *filter(None, fetched))
 
 
@@ -197,6 +201,10 @@ def _named(name: str) -> Model:
         raise UnknownModel(
             f"{name!r:.200} names no file of the hub: write hf:OWNER/REPO/FILE.gguf, "
             "or hf:OWNER/REPO@REVISION/FILE.gguf"
+        )
+    if _PART.search(file):
+        raise UnknownModel(
+            f"{name!r:.200} is one part of several, which are not put together here: choose a whole file"
         )
     path = cached(place)
     model = replace(_read_once(path), sha256=downloads.sha256_of(path)) if path else Model("", file, "", 0)

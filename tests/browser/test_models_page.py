@@ -145,7 +145,8 @@ def test_nothing_serious_in_any_state(serve: Serve, visit: Visit, hub: Hub, sche
         serve(Scripted()), color_scheme=scheme, viewport={"width": 360, "height": 740}, reduced_motion="reduce"
     )
     person.page.wait_for_selector("html[data-ready]")
-    person.page.locator("#model").click()
+    person.page.locator("#settings > .toggle-button").click()
+    person.page.get_by_role("button", name=re.compile(r"^Model ")).click()
     seven, nemo = card(person, SEVEN), card(person, "Mistral Nemo 12B Instruct 2407")
     nemo.get_by_role("button", name="Download").click()
     expect(nemo.locator(".wrong")).to_be_visible()

@@ -47,8 +47,9 @@ class Page {
       this.model.textContent = nameOf(this.engine.model);
       this.model.hidden = false;
       markEngine(this.engine);
+      this.models.answeredBy(nameOf(this.engine.model));
     }
-    this.models.mount(await drawn("#model-now"), nameOf(this.engine?.model ?? ""));
+    this.models.mount(await drawn("#model-now"));
     await opening;
     if (!this.transcript.shown.length && !this.transcript.conversation) this.transcript.drawStart();
     document.documentElement.dataset.ready = "";

@@ -31,16 +31,25 @@ export class Models {
     this.cards = new Map(); // by name
     this.going = new Map(); // downloads that go on, by id
     this.box = null;
+    this.chosen = h("span", {});
     this.line = h("div", { id: "model-line" });
   }
 
   /** Put the line into the settings, and look for downloads that go on since an earlier visit. */
-  async mount(column, model) {
-    column.replaceChildren(
-      h("span", { class: "label" }, say("model_now")),
-      h("button", { type: "button", class: "chosen", onclick: () => this.show() }, h("span", {}, model), sign("after")),
-      this.line);
+  async mount(column) {
+    const label = h("span", { class: "label", id: "model-label" }, say("model_now"));
+    const button = h("button", {
+      type: "button", class: "chosen", id: "model-chosen", "aria-labelledby": "model-label model-chosen", onclick: () => this.show(),
+    }, this.chosen, sign("after"));
+    column.replaceChildren(label, button, this.line);
     await this.look();
+  }
+
+  /** Say in the settings which model answers; call it whenever another one does. */
+  answeredBy(model) {
+    if (this.chosen.textContent === model) return;
+    this.chosen.textContent = model;
+    this.refresh();
   }
 
   /** Show them all. */
@@ -265,7 +274,12 @@ class Card {
 
   /** What makes this model the one that answers. */
   chooser() {
-    return button(say("model_use"), () => this.models.tried(() => this.models.use(this.model.name)), "main");
+    const { model, models } = this;
+    const choose = async () => {
+      await models.tried(() => models.use(model.name));
+      await models.refresh();
+    };
+    return button(say("model_use"), choose, "main", `${say("model_use")}: ${model.title}`);
   }
 
   away() {
