@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 import filelock  # noqa: F401 - imported here, not in every child
-import httpx2  # noqa: F401
+import httpx2
 import huggingface_hub.errors
 import huggingface_hub.file_download
-import huggingface_hub.utils  # noqa: F401
+import huggingface_hub.utils
 
 from cierzo import downloads
 from cierzo.downloads import Place, begun, cached, download, fetching, remove
@@ -98,4 +98,6 @@ def main(content: bytes, kills: int, seed: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    # To read the certificates takes a tenth of a second in every child, and nothing here speaks TLS.
+    huggingface_hub.set_client_factory(lambda: httpx2.Client(follow_redirects=True, verify=False))
     print(json.dumps(main(Path(sys.argv[1]).read_bytes(), int(sys.argv[2]), int(sys.argv[3]))))
