@@ -71,6 +71,10 @@ LATE_IMPORTS = {
     ("app", "cierzo.conversations"): "conversations that are kept need sqlalchemy, and one answer does not",
     ("app", "cierzo.replies"): "the same",
     ("app", "cierzo.store"): "the same",
+    (
+        "engines.hub",
+        "cierzo.engines.providers",
+    ): "Hugging Face's client takes a fifth of a second, and few engines need it",
 }
 
 LONGEST_FILE = 400

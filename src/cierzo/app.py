@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cierzo import catalog
 from cierzo.admission import Admission
 from cierzo.chat import Chat
+from cierzo.engines.hub import Hub
 from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.llamaserver import LlamaServer
 from cierzo.engines.openai import OpenAI
@@ -45,12 +46,14 @@ def open_engine(settings: Settings) -> Engine:
         return LlamaCpp(model, slots=settings.slots, context=settings.context, threads=settings.threads)
     if kind == "scripted":
         return Scripted.load(rest)
+    if kind == "hf":
+        return _provided(settings)
     form, _, scheme = kind.partition("+")
     if form in ("llamacpp", "openai", "tgi") and scheme in ("http", "https"):
         return _served(form, settings)
     raise BadSetting(
         f"there is no engine {settings.engine!r:.200}: use llamacpp: (built in), llamacpp+http://HOST:PORT, "
-        "openai+http://HOST[/v1], tgi+http://HOST, or scripted:FILE"
+        "openai+http://HOST[/v1], tgi+http://HOST, hf://OWNER/MODEL, or scripted:FILE"
     )
 
 
@@ -64,6 +67,17 @@ def _served(form: str, settings: Settings) -> Engine:
         return OpenAI(settings.engine, key, model=model, template=template, context=context, slots=slots)
     made = Tgi if form == "tgi" else LlamaServer
     return made(settings.engine, key, template=template, context=context, slots=slots)
+
+
+def _provided(settings: Settings) -> Engine:
+    """Make the engine that is a provider of Hugging Face; its address names the model."""
+    return Hub(
+        settings.engine,
+        settings.engine_key.get_secret_value(),
+        template=settings.template,
+        context=settings.context,
+        slots=settings.slots if "slots" in settings.model_fields_set else 0,
+    )
 
 
 def open_chat(settings: Settings) -> Chat:

@@ -29,6 +29,9 @@ NAMES = {"max_new_tokens": "n_predict", "repetition_penalty": "repeat_penalty", 
 LOADS_WITHIN = 60.0
 """Seconds for which a prompt waits for a server that loads its model; then it is said that it does."""
 
+ARRIVES_WITHIN = 600.0
+"""The same for an answer, whose face is told meanwhile."""
+
 LOOK_EVERY = 0.25
 ANY_SLOT = -1
 _OK, _NOT_FOUND, _LOADING = 200, 404, 503
@@ -64,7 +67,7 @@ class LlamaServer(Served):
         super().__init__(place.url, key, unmet, patience)
 
     async def _arriving(self, began: float) -> AsyncGenerator[Phase, None]:
-        while not self._met and await self._loading():
+        while not self._met and time.monotonic() < began + ARRIVES_WITHIN and await self._loading():
             yield Phase("loading", seconds=time.monotonic() - began)
             await asyncio.sleep(LOOK_EVERY)
         await self.meet()

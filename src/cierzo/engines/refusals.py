@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LONGEST_WORDS = 300
+LONGEST_AFTER = 3600.0
+"""Seconds that ``Retry-After`` may ask for; whoever asks for a thousand years means something else."""
+
 _SERVER = 500
 _MEANINGS = {
     401: ("wants another key", "set CIERZO_ENGINE_KEY to one of that server"),
@@ -108,9 +111,10 @@ def retry_after(header: str | None) -> float | None:
     except ValueError:
         pass
     else:
-        return max(0.0, seconds) if math.isfinite(seconds) else None
+        return min(max(0.0, seconds), LONGEST_AFTER) if math.isfinite(seconds) else None
     try:
         when = parsedate_to_datetime(header)
     except ValueError:
         return None
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(0.0, seconds), LONGEST_AFTER)

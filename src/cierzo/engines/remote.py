@@ -194,7 +194,8 @@ class Remote:
         self.closed = True
         now = asyncio.get_running_loop().time()
         for wait in list(self._waits):
-            wait.reschedule(now)
+            if not wait.expired():
+                wait.reschedule(now)
         session, self._session = self._session, None
         if session is not None:
             await asyncio.sleep(0)  # every reader learns that it was closed, before its connection breaks

@@ -11,6 +11,7 @@ class Events:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._begun = False
         self._data: list[bytes] = []
         self._size = 0
 
@@ -27,6 +28,8 @@ class Events:
         found: list[bytes] = []
         for each in lines:
             line = each[:-1] if each.endswith(b"\r") else each
+            if not self._begun:
+                self._begun, line = True, line.removeprefix(b"\xef\xbb\xbf")  # a stream may begin with this mark
             if line.startswith(b"data:"):
                 data = line[6:] if line.startswith(b"data: ") else line[5:]
                 self._data.append(data)

@@ -21,6 +21,7 @@ class StopFilter:
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self.stops = stops
+        self._longest = max(map(len, stops), default=0)
         self.met: str | None = None
         self._held: list[Token] = []
 
@@ -32,7 +33,8 @@ class StopFilter:
         if found:
             end, self.met = min(found)
             return self._release(end, whole=False)
-        safe = next((start for start in range(len(text)) if self._may_stop(text[start:])), len(text))
+        near = range(max(0, len(text) - self._longest), len(text))  # a token may be long, and a stop text never is
+        safe = next((start for start in near if self._may_stop(text[start:])), len(text))
         return self._release(safe, whole=True)
 
     def flush(self) -> list[Token]:

@@ -179,7 +179,9 @@ class _Heard(Hearing):
 
     def _token(self, said: Mapping[str, Any], tops: Any) -> Token:
         special = bool(said.get("special"))
-        text = "" if special else str(said["text"])
+        text = "" if special else said["text"]
+        if not isinstance(text, str):
+            raise TypeError("a text is a string")
         if self._spaced and text:
             text, self._spaced = text.removeprefix(" "), False
         others = [Alternative(int(top["id"]), str(top["text"]), float(top["logprob"])) for top in tops]
