@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
+import signal
 import sys
 import time
 import traceback
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--answers", type=Path, default=servers.PLACE / "answers.json")
     parser.add_argument("--record", action="store_true", help="write tests/data/recorded/SERVER.json anew")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is ended too
     plan, versions = PLANS[arguments.server], servers.versions(arguments.server)
     print(f"{arguments.server}: {versions}", flush=True)
     began = time.monotonic()

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("answers", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(arguments.checkpoint, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint)
     began, agreement, rendered = time.monotonic(), Agreement(), Counter()

@@ -16,7 +16,7 @@ def main() -> None:
     params.port = int(port)
     params.n_ctx = 2048 * 4
     params.n_parallel = 4
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.endpoint_metrics = True
     params.endpoint_slots = True
     params.offline = True

@@ -22,6 +22,7 @@ CHECKPOINT = PLACE / "cierzo-demo"
 PATIENCE = 300.0
 """Seconds for a server to come up: vLLM takes half a minute on an idle machine of two cores."""
 
+# One thread each: the model is small, and threads that wait for one another stand still on a machine that is busy.
 QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -49,7 +50,7 @@ def transformers() -> tuple[list[str], dict[str, str]]:
     """How `transformers serve` is started; ``PORT`` stands for the port."""
     program = PLACE / "transformers" / "bin" / "transformers"
     options = ["--host", "127.0.0.1", "--port", "PORT", "--device", "cpu", "--dtype", "float32"]
-    return [str(program), "serve", str(CHECKPOINT), *options], {"OMP_NUM_THREADS": "2"}
+    return [str(program), "serve", str(CHECKPOINT), *options], {"OMP_NUM_THREADS": "1"}
 
 
 def vllm() -> tuple[list[str], dict[str, str]]:
@@ -57,7 +58,7 @@ def vllm() -> tuple[list[str], dict[str, str]]:
     program = [str(PLACE / "vllm" / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server"]
     model = ["--model", str(CHECKPOINT), "--served-model-name", "cierzo-demo", "--max-model-len", "2048"]
     speed = ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "2", "--max-num-queued-reqs", "6"]
-    memory = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "2"}
+    memory = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
     return [*program, *model, *speed, "--host", "127.0.0.1", "--port", "PORT"], {**memory, "VLLM_NO_USAGE_STATS": "1"}
 
 
