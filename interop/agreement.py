@@ -38,7 +38,8 @@ class Difference:
 
     def __str__(self) -> str:
         why = "a near-tie" if self.gap < CLOSE else "not a near-tie"
-        return f"{self.where}, token {self.place}: {self.ours!r}, there {self.theirs}; gap {self.gap:.3f}, {why}"
+        there = "other text" if self.theirs is None else f"token {self.theirs}"
+        return f"{self.where}, token {self.place}: {self.ours!r}, there {there}; gap {self.gap:.3f}, {why}"
 
 
 @dataclass

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,18 @@ class Plan:
         engines: Addresses of Cierzo's engines for it; ``{url}`` is the server's.
         more: Checks besides those that every server gets.
         busy: The server's own count of answers that it writes just now: a metric's name.
+        endless: How an answer is sampled that goes on for long.
     """
 
     engines: tuple[str, ...]
     more: tuple[Check, ...] = ()
     busy: str = ""
+    endless: dict[str, Any] = field(default_factory=lambda: checks.NOISE)
 
 
 PLANS = {
     "transformers": Plan(("openai+{url}/v1",)),
-    "vllm": Plan(("openai+{url}/v1",), (checks.window, checks.overload), "vllm:num_requests_running"),
+    "vllm": Plan(("openai+{url}/v1",), (checks.window, checks.overload), "vllm:num_requests_running", checks.LOOP),
     "llama-server": Plan(("openai+{url}/v1", "llamacpp+{url}"), (checks.window,), "llamacpp:requests_processing"),
 }
 
@@ -73,7 +75,7 @@ async def examine(plan: Plan, engine: str, url: str, answers: Path) -> bool:
     busy = functools.partial(count, metric=plan.busy) if plan.busy else None
     held = True
     async with cierzo.AsyncClient(engine=engine.format(url=url)) as client:
-        at = Setting(client, load(answers), url, busy)
+        at = Setting(client, load(answers), url, busy, plan.endless)
         info = await client.chat.meet()
         print(
             f"{engine}: {info.model}, template {info.template}, window {info.context}, takes {info.takes}, {info.where}"

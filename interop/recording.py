@@ -47,9 +47,14 @@ CALLS: list[dict[str, Any]] = [
         "sampling": {"temperature": 0.0, "max_new_tokens": 5},
     },
     {
-        "name": "noise",
+        "name": "sampled",
         "messages": [["user", "👋"]],
-        "sampling": {"temperature": 5.0, "top_p": 1.0, "seed": 3, "max_new_tokens": 60},
+        "sampling": {"temperature": 2.0, "top_p": 1.0, "seed": 3, "max_new_tokens": 60},
+    },
+    {  # says what the prompt has again and again, control tokens too
+        "name": "loop",
+        "messages": [["user", "🦙漢é 👩‍👩‍👧"]],
+        "sampling": {"temperature": 0.0, "repetition_penalty": 0.05, "max_new_tokens": 40},
     },
 ]
 
@@ -88,10 +93,11 @@ class Recorder:
             said = b""
             async for chunk in theirs.content.iter_any():
                 said += chunk
-                kept["answer"] = said.decode()
-                await response.write(chunk)
+                with contextlib.suppress(ConnectionError):  # who asked has left: the rest is kept all the same
+                    await response.write(chunk)
             kept["answer"] = said.decode()
-            await response.write_eof()
+            with contextlib.suppress(ConnectionError):
+                await response.write_eof()
             return response
 
 
@@ -133,8 +139,8 @@ async def record(engine: str, target: str, versions: str) -> dict[str, Any]:
             for call in CALLS:
                 messages = [cierzo.Message(role, text) for role, text in call["messages"]]
                 sampling = dict(call["sampling"])
-                if "alternatives" not in client.chat.engine.describe().details:
-                    sampling.pop("alternatives", None)
+                for name in set(sampling) - client.chat.engine.describe().honours:
+                    del sampling[name]
                 await client.ask(messages, **sampling)
                 calls.append({**call, "sampling": sampling, "exchanges": kept.exchanges})
                 kept.exchanges = []
@@ -146,16 +152,16 @@ def _once(exchanges: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-async def record_full(engine: str, target: str) -> dict[str, Any]:
-    """Return how a server says that it is full: many are asked at once, and one refusal is kept."""
+async def record_full(engine: str, target: str) -> list[dict[str, Any]]:
+    """Return the ways in which a server says that it is full, when many are asked at once: by the status, or later."""
     async with recorder(target) as kept, cierzo.AsyncClient(engine=engine.format(url=kept.url)) as client:
         messages = [cierzo.Message("user", "Hola")]
-        asked = (client.ask(messages, temperature=5.0, top_p=1.0, max_new_tokens=200, seed=n) for n in range(30))
+        asked = (client.ask(messages, temperature=0, max_new_tokens=40) for _ in range(30))
         said = await asyncio.gather(*asked, return_exceptions=True)
-    refusals = [each for each in kept.exchanges if each.get("status") in (429, 503)]
-    if not refusals or not any(isinstance(one, Overloaded) for one in said):
+    refusals = [each for each in kept.exchanges if '"error"' in each.get("answer", "")]
+    if not any(isinstance(one, Overloaded) for one in said):
         raise SystemExit("the server turned nobody away, or was not understood")
-    return refusals[0]
+    return list({each["status"]: each for each in refusals}.values())
 
 
 def write(path: Path, file: dict[str, Any]) -> None:
