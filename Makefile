@@ -6,15 +6,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Processes that the tests share; a file's tests stay in one of them.
 WORKERS ?= 2
+INTEROP := .interop
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help chat test faults check format bench screenshots system clean
+.PHONY: help chat test faults interop check format bench screenshots system clean
 
 help:
 	@echo "make chat         set everything up and open the chat in the browser"
 	@echo "make test         set everything up and run all tests"
 	@echo "make faults       the tests with killed processes and broken engines, many more rounds of them"
+	@echo "make interop      Transformers, vLLM and llama-server, installed apart (5 GB), against Cierzo's engines"
 	@echo "make check        format, lint, strict types, import floors"
 	@echo "make format       put the code into the project's format"
 	@echo "make bench        the speed figures, as ratios measured in one run"
@@ -34,6 +36,20 @@ faults: $(VENV)/.dev system
 	  tests/contract/test_transfer_stores.py tests/test_replies.py tests/test_killed_downloads.py \
 	  tests/api/test_engine_faults.py tests/api/test_following.py tests/api/test_schema.py \
 	  tests/terminal/test_shown_faults.py tests/browser/test_hostile_page.py $(ARGS)
+
+# ARGS=--record writes the recorded answers in tests/data/recorded anew.
+interop: $(VENV)/.dev $(INTEROP)/transformers/.installed $(INTEROP)/vllm/.installed
+	$(BIN)/python interop/export.py src/cierzo/models/cierzo-demo.gguf $(INTEROP)/cierzo-demo
+	$(BIN)/python interop/answers.py $(INTEROP)/answers.json
+	HF_HUB_OFFLINE=1 $(INTEROP)/transformers/bin/python interop/generate.py $(INTEROP)/cierzo-demo $(INTEROP)/answers.json
+	$(BIN)/python interop/check.py llama-server
+	$(BIN)/python interop/check.py transformers $(ARGS)
+	$(BIN)/python interop/check.py vllm $(ARGS)
+
+$(INTEROP)/%/.installed: interop/%.txt
+	test -x $(INTEROP)/$*/bin/python || $(PYTHON) -m venv $(INTEROP)/$*
+	$(INTEROP)/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --requirement $<
+	touch $@
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -57,6 +57,7 @@ class OpenAI(Served):
         self._takes = _takes(place.options.get("takes", ""))
         self._model, self._template, self._context, self._slots = model, known_template(template), context, slots
         self._kind: Kind = UNKNOWN
+        self._known = ""
         root = place.url.removesuffix("/v1")
         unmet = EngineInfo(
             "openai",
@@ -85,6 +86,7 @@ class OpenAI(Served):
                 f"{', '.join(TEMPLATES)}, or leave takes={takes} out of the engine's address"
             )
         self._kind = kind
+        self._known = template
         context = facts.context or self._context or UNMET_CONTEXT
         names = {
             name: theirs for name, theirs in kind.names[takes].items() if name in (facts.honours or names_of(kind))
@@ -121,7 +123,15 @@ class OpenAI(Served):
         self._check_alternatives(asked, kind.alternatives)
         return Asking(
             "/v1/chat/completions" if info.takes == "messages" else "/v1/completions",
-            asked_of(kind, info, account.prompt, account.sampling, seed=account.seed, room=account.room),
+            asked_of(
+                kind,
+                info,
+                account.prompt,
+                account.sampling,
+                seed=account.seed,
+                room=account.room,
+                known=self._known,
+            ),
             Chunks(account.prompt, account.sampling, info, spaced=kind.spaced, single=kind.single),
             asked,
         )

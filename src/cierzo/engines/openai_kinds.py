@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cierzo.engines.neutral import text_of
+from cierzo.engines.neutral import neutral, text_of
 from cierzo.engines.refusals import refused
 from cierzo.engines.served import window_of
 from cierzo.errors import BadInput, EngineRefused, UnknownModel
@@ -58,6 +58,7 @@ class Kind:
         spaced: Whether an answer begins with the space that stands for no character.
         single: Whether each of its chunks is one token with its own text.
         continues: What makes it go on with the last message, an answer; None where it cannot.
+        parts: Whether it keeps the text of a message apart from control tokens by itself.
     """
 
     title: str
@@ -72,6 +73,7 @@ class Kind:
     spaced: bool = True
     single: bool = False
     continues: Mapping[str, Any] | None = None
+    parts: bool = False
 
 
 def names_of(kind: Kind) -> frozenset[str]:
@@ -121,6 +123,7 @@ KINDS: Mapping[str, Kind] = {
         spaced=False,
         single=True,
         continues={},
+        parts=True,
     ),
     "sglang": Kind(
         "SGLang",
@@ -146,6 +149,13 @@ KINDS: Mapping[str, Kind] = {
         details={"ids": frozenset(), "text": frozenset(), "messages": frozenset()},
         slots=8,
         continues={"prefix": True},
+        parts=True,
+    ),
+    "transformers": Kind(  # refuses a request with any field that it does not know
+        "Transformers",
+        names=_all(_PLAIN, {}, {}),
+        details={"ids": frozenset(), "text": frozenset(), "messages": frozenset()},
+        slots=1,
     ),
     "unknown": UNKNOWN,
 }
@@ -188,15 +198,23 @@ async def facts_of(remote: Remote, model: str) -> Facts:
     name = str(card.get("id") or model)
     if not name:
         raise EngineRefused(f"the server at {remote.host} does not say which models it has: name one with --model")
-    owner = _OWNERS.get(str(card.get("owned_by")), "")
-    if remote.host.endswith("mistral.ai") or (card.get("owned_by") == "mistralai" and "max_context_length" in card):
-        owner = "mistral"
+    owner = _owner_of(card, remote.host)
     kind, said = await _recognised(remote, owner)
     read = _READERS.get(kind)
     if read is not None:
         return read(KINDS[kind], name, card, said)
     window = window_of(card.get("max_model_len") or card.get("max_context_length"))
     return Facts(KINDS[kind], name, window, version=_short(said.get("version")))
+
+
+def _owner_of(card: Mapping[str, Any], host: str) -> str:
+    """Return the kind of a server by a model's card, or nothing where it does not show."""
+    owner = str(card.get("owned_by"))
+    if host.endswith("mistral.ai") or (owner == "mistralai" and "max_context_length" in card):
+        return "mistral"
+    if owner not in _OWNERS and isinstance(card.get("status"), dict):  # Transformers: whether the model is loaded
+        return "transformers"
+    return _OWNERS.get(owner, "")
 
 
 async def _recognised(remote: Remote, kind: str) -> tuple[str, dict[str, Any]]:
@@ -268,10 +286,21 @@ def _short(value: Any) -> str:
     return value[:60] if isinstance(value, str) else ""
 
 
-def asked_of(kind: Kind, info: EngineInfo, prompt: Prompt, sampling: Sampling, *, seed: int | None, room: int) -> Any:
+def asked_of(
+    kind: Kind, info: EngineInfo, prompt: Prompt, sampling: Sampling, *, seed: int | None, room: int, known: str = ""
+) -> Any:
     """Write a request. Everything that the server honours is said by value, since its defaults are its own.
 
     Stop texts are not sent: `cierzo.engines.stops` says why.
+
+    Args:
+        kind: Of the server.
+        info: What the engine is.
+        prompt: What is asked.
+        sampling: How.
+        seed: To send; None sends none.
+        room: Tokens that the answer may have.
+        known: The model's template; empty where it is not known.
 
     Raises:
         BadInput: The prompt cannot be sent in the way that this server takes.
@@ -295,7 +324,7 @@ def asked_of(kind: Kind, info: EngineInfo, prompt: Prompt, sampling: Sampling, *
     if info.takes == "messages":
         if "alternatives" in names:
             body["logprobs"] = True
-        return body | dict(kind.extra_chat) | _messages(kind, prompt)
+        return body | dict(kind.extra_chat) | _messages(kind, prompt, "" if kind.parts else known)
     if info.takes == "ids":
         return {**body, **kind.extra, "prompt": prompt.ids}
     return {**body, **kind.extra, "prompt": text_of(prompt, info.template)}
@@ -305,10 +334,17 @@ _LLAMA_ORDER = ["penalties", "temperature", "top_k", "top_p", "min_p"]
 """The order of Transformers, as `cierzo.engines.wire` has it."""
 
 
-def _messages(kind: Kind, prompt: Prompt) -> dict[str, Any]:
+def _messages(kind: Kind, prompt: Prompt, marks: str) -> dict[str, Any]:
+    """Write the messages; names of the control tokens of template ``marks`` are parted in them.
+
+    A server makes one string of them all and obeys the names that it finds in it, whoever typed them.
+    """
     if not prompt.kept:
         raise BadInput("this engine takes messages only, and this prompt is made of tokens: ask with messages instead")
-    said: list[dict[str, Any]] = [{"role": message.role, "content": message.text} for message in prompt.kept]
+    said: list[dict[str, Any]] = [
+        {"role": message.role, "content": neutral(message.text, marks) if marks else message.text}
+        for message in prompt.kept
+    ]
     if prompt.kept[-1].role != "assistant":
         return {"messages": said}
     if kind.continues is None:

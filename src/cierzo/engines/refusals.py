@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from cierzo.errors import CierzoError, EngineRefused, PromptTooLong
+from cierzo.errors import CierzoError, EngineRefused, Overloaded, PromptTooLong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ LONGEST_AFTER = 3600.0
 """Seconds that ``Retry-After`` may ask for; whoever asks for a thousand years means something else."""
 
 _SERVER = 500
+BUSY = (429, 503)
 _MEANINGS = {
     401: ("wants another key", "set CIERZO_ENGINE_KEY to one of that server"),
     402: ("wants to be paid", "see to it with whoever runs it"),
@@ -67,9 +68,12 @@ def _too_long(body: bytes) -> tuple[int, int] | None:
     return None
 
 
-def in_stream(host: str, error: Any, clean: Callable[[str], str]) -> EngineRefused:
-    """Translate an error that came in the middle of a stream."""
+def in_stream(host: str, error: Any, clean: Callable[[str], str]) -> CierzoError:
+    """Translate an error that came in a stream, also as its first event: vLLM may only then find that it is full."""
     words = clean(_one_line(_message(error) or "no reason was given"))
+    inner = error.get("error") if isinstance(error, dict) else None
+    if isinstance(inner, dict) and inner.get("code") in BUSY:
+        return Overloaded(f"the server at {host} is busy ({words}): ask again in a moment", retry_after=1.0)
     return EngineRefused(f"the server at {host} ended the answer with an error ({words}): ask again")
 
 

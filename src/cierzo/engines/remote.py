@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from cierzo.engines.refusals import plain_words, refused, retry_after
+from cierzo.engines.refusals import BUSY, plain_words, refused, retry_after
 from cierzo.engines.sse import LONGEST_LINE, Events
 from cierzo.errors import BadSetting, CierzoError, EngineDied, EngineRefused, Overloaded
 
@@ -41,7 +41,6 @@ LONGEST_WAIT = 30.0
 
 _OK = 200
 _REDIRECTS = range(300, 400)
-_BUSY = (429, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +241,7 @@ class Remote:
                 raise self._strange(f"something that is no HTTP ({type(broken).__name__})") from None
             else:
                 asked = retry_after(response.headers.get("Retry-After"))
-                if response.status not in _BUSY or (asked or 0) > LONGEST_WAIT or count == tries:
+                if response.status not in BUSY or (asked or 0) > LONGEST_WAIT or count == tries:
                     return response
                 response.close()
                 wait = wait if asked is None else asked
@@ -319,7 +318,7 @@ class Remote:
         if response.status == _OK and kind in ("text/event-stream", ""):
             return
         body = await self._whole(response)
-        if response.status in _BUSY:
+        if response.status in BUSY:
             after = retry_after(response.headers.get("Retry-After"))
             words = self.clean(plain_words(body)) or f"status {response.status}"
             raise Overloaded(
