@@ -18,6 +18,7 @@ import numpy as np
 from sentencepiece import SentencePieceProcessor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,11 +30,19 @@ SPM_FILES = {
 }
 TEKKEN_FILE = "tekken_240911.json"
 TEKKEN_SIZE = 131_072
+_SYSTEM = {17: "[SYSTEM_PROMPT]", 18: "[/SYSTEM_PROMPT]"}
+_CALLS = _SYSTEM | {32: "[ARGS]", 33: "[CALL_ID]"}
+CONTROLS = {"tekken": {}, "v7-tekken": _SYSTEM, "v11": _CALLS, "v13": _CALLS | {34: "[THINK]", 35: "[/THINK]"}}
+"""Control tokens beside those that every Tekken vocabulary has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a network. ``tied``: the output matrix is the embedding."""
+    """Sizes of a network.
+
+    ``tied``: the output matrix is the embedding. ``experts``: feed-forward networks of a layer, of which each token
+    goes through ``active``; 0 for one.
+    """
 
     layers: int
     width: int
@@ -42,6 +51,8 @@ class Shape:
     hidden: int
     context: int = 4096
     tied: bool = False
+    experts: int = 0
+    active: int = 0
 
     @property
     def kv_bytes(self) -> int:
@@ -50,6 +61,7 @@ class Shape:
 
 
 TINY = Shape(layers=2, width=64, heads=4, kv_heads=2, hidden=128, context=2048, tied=True)
+TINY_MIXTURE = replace(TINY, experts=8, active=2)
 MID = Shape(layers=12, width=1024, heads=16, kv_heads=4, hidden=3584, context=4096)
 MISTRAL_7B = Shape(layers=32, width=4096, heads=32, kv_heads=8, hidden=14_336, context=32_768)
 
@@ -58,7 +70,8 @@ def write(
     path: Path,
     shape: Shape = TINY,
     *,
-    vocabulary: str = "v3",
+    vocabulary: str | Callable[[gguf.GGUFWriter], int] = "v3",
+    architecture: str = "llama",
     quantisation: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.Q8_0,
     chat_template: str | None = None,
     seed: int = 0,
@@ -70,28 +83,30 @@ def write(
     Args:
         path: File to make.
         shape: Sizes of the tensors.
-        vocabulary: ``v1``, ``v3``, ``v7`` (SentencePiece) or ``tekken`` (byte-level).
+        vocabulary: ``v1``, ``v3``, ``v7`` (SentencePiece), ``tekken``, ``v7-tekken``, ``v11`` or ``v13`` (byte-level);
+            or what stores one in the head and returns its size.
+        architecture: ``llama`` or ``qwen2``.
         quantisation: Q4_0 or Q8_0, of every matrix.
         chat_template: Template to store in the file.
         seed: Seed of the weights.
         loud: Tokens whose output rows are larger by a factor, so that they are said, or avoided, more often.
         claims: Values of `Shape` that the header claims against the truth of the tensors.
     """
-    writer = gguf.GGUFWriter(path, "llama")
-    size = _vocabulary(writer, vocabulary)
+    writer = gguf.GGUFWriter(path, architecture)
+    size = _vocabulary(writer, vocabulary) if isinstance(vocabulary, str) else vocabulary(writer)
     _header(writer, replace(shape, **claims), size)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     random = np.random.default_rng(seed)
-    tensors = _tensors(shape, size)
+    tensors = _tensors(shape, size, biased=architecture == "qwen2")
     for name, dims in tensors.items():
-        kind = quantisation if len(dims) == 2 else gguf.GGMLQuantizationType.F32
+        kind = _kind(name, dims, quantisation)
         writer.add_tensor_info(name, dims, np.dtype(np.float32), _bytes(dims, kind), kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for name, dims in tensors.items():
-        data = _noise(random, dims, quantisation)
+        data = _noise(random, dims, _kind(name, dims, quantisation))
         if loud is not None and name in ("output.weight", "token_embd.weight"):
             _amplify(data, *loud, gguf.GGML_QUANT_SIZES[quantisation][1])
         writer.write_tensor_data(data)
@@ -99,7 +114,12 @@ def write(
     return path
 
 
-def _tensors(shape: Shape, size: int) -> dict[str, tuple[int, ...]]:
+def _kind(name: str, dims: tuple[int, ...], quantisation: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
+    """Matrices are quantised, but not the one that chooses between experts."""
+    return quantisation if len(dims) > 1 and "gate_inp" not in name else gguf.GGMLQuantizationType.F32
+
+
+def _tensors(shape: Shape, size: int, *, biased: bool) -> dict[str, tuple[int, ...]]:
     """Names and dimensions, slowest first, of every tensor."""
     kv = shape.width // shape.heads * shape.kv_heads
     all_of = {"token_embd.weight": (size, shape.width), "output_norm.weight": (shape.width,)}
@@ -113,12 +133,26 @@ def _tensors(shape: Shape, size: int) -> dict[str, tuple[int, ...]]:
             "attn_v": (kv, shape.width),
             "attn_output": (shape.width, shape.width),
             "ffn_norm": (shape.width,),
-            "ffn_gate": (shape.hidden, shape.width),
-            "ffn_up": (shape.hidden, shape.width),
-            "ffn_down": (shape.width, shape.hidden),
+            **_feed_forward(shape),
         }
+        if biased:
+            sizes = {"attn_q.bias": shape.width, "attn_k.bias": kv, "attn_v.bias": kv}
+            all_of |= {f"blk.{n}.{name}": (size,) for name, size in sizes.items()}
         all_of |= {f"blk.{n}.{name}.weight": dims for name, dims in layer.items()}
     return all_of
+
+
+def _feed_forward(shape: Shape) -> dict[str, tuple[int, ...]]:
+    if not shape.experts:
+        wide, narrow = (shape.hidden, shape.width), (shape.width, shape.hidden)
+        return {"ffn_gate": wide, "ffn_up": wide, "ffn_down": narrow}
+    wide, narrow = (shape.experts, shape.hidden, shape.width), (shape.experts, shape.width, shape.hidden)
+    return {
+        "ffn_gate_inp": (shape.experts, shape.width),
+        "ffn_gate_exps": wide,
+        "ffn_up_exps": wide,
+        "ffn_down_exps": narrow,
+    }
 
 
 def _bytes(dims: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> int:
@@ -130,6 +164,8 @@ def _noise(random: np.random.Generator, dims: tuple[int, ...], kind: gguf.GGMLQu
     """Random blocks of a small scale: activations stay finite through every layer."""
     if len(dims) == 1:
         return np.ones(dims, np.float32)
+    if kind == gguf.GGMLQuantizationType.F32:
+        return random.standard_normal(dims, np.float32)
     per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     blocks = random.integers(0, 256, (int(np.prod(dims)) // per_block, block_bytes), dtype=np.uint8)
     step = 4.0 if kind == gguf.GGMLQuantizationType.Q4_0 else 64.0
@@ -155,13 +191,16 @@ def _header(writer: gguf.GGUFWriter, shape: Shape, size: int) -> None:
     writer.add_rope_dimension_count(shape.width // shape.heads)
     writer.add_rope_freq_base(1e6)
     writer.add_layer_norm_rms_eps(1e-5)
+    if shape.experts:
+        writer.add_expert_count(shape.experts)
+        writer.add_expert_used_count(shape.active)
 
 
 def _vocabulary(writer: gguf.GGUFWriter, name: str) -> int:
     """Store the vocabulary; return how many tokens it has."""
     data = files("mistral_common").joinpath("data")
-    if name == "tekken":
-        return _tekken(writer, json.loads(data.joinpath(TEKKEN_FILE).read_text("utf-8")))
+    if name in CONTROLS:
+        return _tekken(writer, json.loads(data.joinpath(TEKKEN_FILE).read_text("utf-8")), CONTROLS[name])
     pieces = SentencePieceProcessor(model_file=str(data.joinpath(SPM_FILES[name])))
     kinds = []
     for n in range(pieces.vocab_size()):
@@ -181,13 +220,13 @@ def _vocabulary(writer: gguf.GGUFWriter, name: str) -> int:
     return int(pieces.vocab_size())
 
 
-def _tekken(writer: gguf.GGUFWriter, source: dict[str, Any]) -> int:
+def _tekken(writer: gguf.GGUFWriter, source: dict[str, Any], more: dict[int, str]) -> int:
     """Byte-level tokens as GPT-2 writes bytes: printable ones as themselves, the rest from U+0100 on."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     shown = {byte: chr(byte) for byte in plain}
     shown |= {byte: chr(256 + n) for n, byte in enumerate(b for b in range(256) if b not in shown)}
     control = int(source["config"]["default_num_special_tokens"])
-    names = {0: "<unk>", 1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]"}
+    names = {0: "<unk>", 1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]"} | more
     words = (b64decode(entry["token_bytes"]) for entry in source["vocab"][: TEKKEN_SIZE - control])
     tokens = [names.get(n, f"<SPECIAL_{n}>") for n in range(control)]
     tokens += ["".join(shown[byte] for byte in word) for word in words]

@@ -2,8 +2,7 @@
 
 The entries are public files on the Hugging Face hub; one comes with Cierzo. Any other file of the hub is a model by the
 name ``hf:OWNER/REPO/FILE`` or ``hf:OWNER/REPO@REVISION/FILE``. A file that is here is described by its head
-(`cierzo.gguf_header`). Which template a model was trained with is decided here, from its vocabulary:
-never from its name, and never from the chat template in the file.
+(`cierzo.gguf_kind`).
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from cierzo import downloads
 from cierzo.downloads import MAIN, Place, cached
 from cierzo.errors import Conflict, ModelError, ModelUnreadable, UnknownModel
 from cierzo.gguf_header import read_header
+from cierzo.gguf_kind import read_kind
 from cierzo.offered import OFFERED, V1_WINDOW, Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cierzo.downloads.fetching import Progress
-    from cierzo.gguf_header import Header
 
 DEMO = "cierzo-demo"
 
@@ -38,10 +37,6 @@ WINDOW = 4096
 
 LONG_WINDOW = 32_768
 """The window for which it is told too: as many as most of these models were trained for."""
-
-_V1_OPEN, _V1_WORD = 733, 16_289  # "▁[" and "INST", by which Mistral's 32,000 tokens are told from Llama's
-_LATER_BASE = 1e5
-"""Between the rotary base of Mistral 7B v0.1 (1e4) and that of v0.2 and Mixtral (1e6)."""
 
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
@@ -246,52 +241,16 @@ def _described_as(path: Path, _changed: int, _size: int) -> Model:
 
 def _described(path: Path) -> Model:
     """Describe a file by its head."""
-    header = read_header(path, tokens=frozenset({_V1_OPEN, _V1_WORD}))
-    template = _template(header, path.name)
-    context = int(header.number("context_length"))
-    if template == "v1" and header.number("rope.freq_base", 1e4) < _LATER_BASE:
-        context = min(context, V1_WINDOW)
-    heads = header.number("attention.head_count")
-    width = header.number("embedding_length") // heads
-    keys = header.number("attention.key_length", width) + header.number("attention.value_length", width)
-    kv_heads = header.number("attention.head_count_kv", heads)
+    header, kind = read_kind(path)
     return Model(
         str(path),
         header.text("general.name") or path.stem,
-        template,
-        context,
+        kind.template,
+        kind.context,
         header.text("general.license"),
         path=path.absolute(),
         size=header.size,
-        kv_bytes=int(2 * header.number("block_count") * kv_heads * keys),
-        active=_active(header),
-    )
-
-
-def _active(header: Header) -> int:
-    """Return about how many bytes a mixture of experts reads for a token: experts that answer, and what is shared."""
-    experts, used = header.number("expert_count"), header.number("expert_used_count")
-    if not experts or not 0 < used < experts:
-        return 0
-    width, layers, inner = (header.number(key) for key in ("embedding_length", "block_count", "feed_forward_length"))
-    heads, kv_heads = header.number("attention.head_count"), header.number("attention.head_count_kv")
-    expert = 3 * width * inner * layers
-    shared = 2 * width * width * (1 + kv_heads / max(heads, 1)) * layers + 2 * header.vocabulary * width
-    return int(header.size * (shared + used * expert) / (shared + experts * expert))
-
-
-def _template(header: Header, name: str) -> str:
-    """Choose the template by the vocabulary, the one thing in a file that cannot be otherwise."""
-    kind, tokens, known = header.text("tokenizer.ggml.model"), header.tokens, set(header.tokens.values())
-    match kind, header.vocabulary, "[INST]" in known:
-        case "llama", 32_000, _ if (tokens.get(_V1_OPEN), tokens.get(_V1_WORD)) == ("▁[", "INST"):
-            return "v1"
-        case "llama", 32_768, True:  # version 2 has as many, and was never published
-            return "v7" if "[SYSTEM_PROMPT]" in known else "v3"
-        case "gpt2", 131_072, True:
-            marks = {"[THINK]": "v13", "[ARGS]": "v11", "[SYSTEM_PROMPT]": "v7-tekken"}
-            return next((template for mark, template in marks.items() if mark in known), "v3-tekken")
-    raise ModelUnreadable(
-        f"{name} is not a Mistral model (its vocabulary of {header.vocabulary:,} tokens is not theirs), so Cierzo "
-        "does not know how to write its prompts: choose another"
+        kv_bytes=kind.kv_bytes,
+        active=kind.active,
+        kind=kind,
     )

@@ -1,17 +1,18 @@
 """The head of a GGUF model file: what the model is, read in milliseconds and without trusting a byte of it.
 
 It reads what a chat needs to know (sizes, window, vocabulary) and checks what llama.cpp answers with an abort or
-without a reason: too many layers, a file cut short. It loads no weight, and nothing uses the chat template
-that a file carries: prompts are made by `cierzo.prompt`. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+without a reason: too many layers, a file cut short. It loads no weight, and of the chat template that a file may
+carry it takes the text and runs nothing. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn
 
 from cierzo.errors import ModelUnreadable
 
@@ -26,6 +27,18 @@ MAX_TENSORS = 32_768
 MAX_STRING = 4_096
 MAX_STRINGS = 1_000_000
 """Most strings in all arrays together; a Tekken vocabulary with its merges has 400,000."""
+
+V1_WINDOW = 8192
+"""Tokens of window for Mistral 7B v0.1 and what was made from it: llama.cpp does not apply the sliding window that it
+was trained with, and beyond this it writes nonsense (llama.cpp issues 3371 and 3867). It is told by the base of its
+rotary positions, with which no other network of its kind has a longer window."""
+
+TEMPLATE = "tokenizer.chat_template"
+MAX_TEMPLATE = 262_144
+"""Longest chat template that is kept, in bytes; of other texts `MAX_STRING`."""
+
+_WORDS_FROM = {32_000: 3, 32_768: 771, 131_072: 1_000}
+"""Where the words begin behind the control tokens, in vocabularies as long as Mistral's."""
 
 _KEPT_TOKENS = 64
 _KEPT_NUMBERS = MAX_LAYERS
@@ -59,7 +72,38 @@ _BLOCKS = {  # tensor type: (weights in a block, bytes of a block); one that is 
     30: (1, 2),
     34: (256, 54),
     35: (256, 66),
+    39: (32, 17),
 }
+
+
+@dataclass(slots=True)
+class Weights:
+    """Bytes of the tensors in a file; one of a kind that is not known counts nothing.
+
+    Attributes:
+        all: Of every tensor.
+        experts: Of those that belong to one of several experts.
+        embedding: Of the matrix of which each token needs one row.
+        has_output: Whether there is a matrix for the output besides.
+        kinds: By the kind of tensor, as GGUF numbers them.
+    """
+
+    all: int = 0
+    experts: int = 0
+    embedding: int = 0
+    has_output: bool = False
+    kinds: dict[int, int] = field(default_factory=dict)
+
+    def add(self, name: str, kind: int, size: int) -> None:
+        """Count one tensor."""
+        self.all += size
+        self.kinds[kind] = self.kinds.get(kind, 0) + size
+        if "_exps." in name:
+            self.experts += size
+        elif name == "token_embd.weight":
+            self.embedding = size
+        elif name == "output.weight":
+            self.has_output = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +114,17 @@ class Header:
         values: Metadata by key. Texts over `MAX_STRING` bytes are left out.
         tokens: The first tokens of the vocabulary, and those that were asked for, by id.
         vocabulary: How many tokens there are.
+        digest: BLAKE2 of the words of the vocabulary; of one as long as Mistral's, without its control tokens.
         size: Bytes of the file.
+        weights: What the tensors take.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     tokens: dict[int, str] = field(default_factory=dict)
     vocabulary: int = 0
+    digest: str = ""
     size: int = 0
+    weights: Weights = field(default_factory=Weights)
 
     def text(self, key: str) -> str:
         """Return a text of the metadata, empty where there is none."""
@@ -89,6 +137,47 @@ class Header:
         if isinstance(value, list) and value:
             value = max(value)  # one for each layer, as in models whose layers differ
         return value if isinstance(value, (int, float)) and not isinstance(value, bool) else default
+
+
+Tokenizer = Literal["equal", "differs", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a file says about its model.
+
+    Attributes:
+        template: Name of Mistral's template, or ``file`` for the one in the file.
+        nearest: Mistral's template by the vocabulary alone; empty where that is none of theirs.
+        tokenizer: How its words stand to those that mistral-common ships: ``equal``; ``differs``, for as many words
+            of which some are others; or ``other``.
+        words: How many tokens the vocabulary has.
+        architecture: What llama.cpp calls the network.
+        quantization: How the weights are stored, such as ``Q4_K_M``; empty where it is not known.
+        context: Tokens of the window in which it works in llama.cpp.
+        trained: Tokens of the window as the file has it.
+        sliding_window: Tokens to which attention is limited, as the file has it; 0 for no limit.
+        experts: Experts of each layer; 0 for a dense model.
+        active_experts: How many of them each token goes through.
+        active: Bytes of weights that are read for each token.
+        kv_bytes: Bytes of KV cache per token of the window, at 16 bits.
+        own: Name under which prompts of the template in the file are known; empty where it has none.
+    """
+
+    template: str
+    nearest: str
+    tokenizer: Tokenizer
+    words: int
+    architecture: str
+    quantization: str
+    context: int
+    trained: int
+    sliding_window: int
+    experts: int
+    active_experts: int
+    active: int
+    kv_bytes: int
+    own: str
 
 
 def read_header(path: Path, *, tokens: frozenset[int] = frozenset()) -> Header:
@@ -117,6 +206,14 @@ def _open(path: Path) -> int:
     return descriptor
 
 
+def gpt2_bytes() -> dict[str, int]:
+    """Return which byte each letter of a byte-level vocabulary stands for: printable ones for themselves."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    shown = {chr(byte): byte for byte in plain}
+    hidden = (byte for byte in range(256) if byte not in shown.values())
+    return shown | {chr(256 + n): byte for n, byte in enumerate(hidden)}
+
+
 class _Reader:
     def __init__(self, file: BinaryIO, size: int, name: str, wanted: frozenset[int]) -> None:
         self.file = file
@@ -125,6 +222,7 @@ class _Reader:
         self.wanted = wanted
         self.at = 0
         self.strings = 0
+        self.digest = hashlib.blake2b(digest_size=16)
         self.header = Header(size=size)
 
     def read(self) -> Header:
@@ -140,7 +238,8 @@ class _Reader:
             self.entry()
         self.check_shape()
         self.check_length([self.tensor() for _ in range(tensors)])
-        return Header(self.header.values, self.header.tokens, self.vocabulary(), self.size)
+        read = self.header
+        return Header(read.values, read.tokens, self.vocabulary(), self.digest.hexdigest(), self.size, read.weights)
 
     def vocabulary(self) -> int:
         count = self.header.values.get("tokenizer.ggml.tokens", 0)
@@ -149,13 +248,13 @@ class _Reader:
     def entry(self) -> None:
         key = self.string(MAX_STRING)
         kind = self.scalar(_U32)
-        value = self.array(key == "tokenizer.ggml.tokens") if kind == _ARRAY else self.value(kind)
+        value = self.array(key == "tokenizer.ggml.tokens") if kind == _ARRAY else self.value(kind, key)
         if value is not None and key:
             self.header.values.setdefault(key, value)
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, key: str | None) -> Any:
         if kind == _STRING:
-            return self.string(MAX_STRING)
+            return self.string(MAX_TEMPLATE if key == TEMPLATE else MAX_STRING)
         if kind not in _SCALARS:
             self.fail("has an entry of a kind that does not exist")
         return self.scalar(_SCALARS[kind])
@@ -167,11 +266,11 @@ class _Reader:
             self.strings += count
             if self.strings > MAX_STRINGS:
                 self.fail("claims more words than any model has")
-            for index in range(count):
-                word = self.string(MAX_STRING)
-                if vocabulary and (index < _KEPT_TOKENS or index in self.wanted):
-                    self.header.tokens[index] = word or ""
-            return count if vocabulary else None
+            if vocabulary:
+                return self.words(count)
+            for _ in range(count):
+                self.string(MAX_STRING)
+            return None
         if kind not in _SCALARS:
             self.fail("has an array of a kind that does not exist")
         form = _SCALARS[kind]
@@ -180,9 +279,20 @@ class _Reader:
         self.skip(count * form.size)
         return None
 
+    def words(self, count: int) -> int:
+        """Pass over the vocabulary; keep its digest and a few of its tokens. Return how many there are."""
+        first = _WORDS_FROM.get(count, 0)
+        for index in range(count):
+            word = self.bytes(MAX_STRING) or b""
+            if index >= first:
+                self.digest.update(word + b"\0")
+            if index < _KEPT_TOKENS or index in self.wanted:
+                self.header.tokens[index] = word.decode(errors="replace")
+        return count
+
     def tensor(self) -> int:
         """Return where a tensor ends, counted from the start of the weights; its start where its kind is unknown."""
-        self.string(MAX_STRING)
+        name = self.string(MAX_STRING)
         dimensions = self.scalar(_U32)
         if dimensions > 4:  # noqa: PLR2004 - GGML_MAX_DIMS
             self.fail("has a tensor of more than four dimensions")
@@ -191,7 +301,9 @@ class _Reader:
             weights *= self.scalar(_U64)
         kind, offset = self.scalar(_U32), self.scalar(_U64)
         block, width = _BLOCKS.get(kind, (1, 0))
-        return int(offset + weights // block * width)
+        size = weights // block * width
+        self.header.weights.add(name or "", kind, size)
+        return int(offset + size)
 
     def check_shape(self) -> None:
         """Refuse what llama.cpp answers with an abort."""
@@ -231,13 +343,18 @@ class _Reader:
     def scalar(self, form: struct.Struct) -> Any:
         return form.unpack(self.take(form.size))[0]
 
-    def string(self, most: int) -> str | None:
-        """Return a text, or None for one that is longer than anybody needs."""
+    def bytes(self, most: int) -> bytes | None:
+        """Return the bytes of a text, or None for one that is longer than anybody needs."""
         length = self.scalar(_U64)
         if length > most:
             self.skip(length)
             return None
-        return self.take(length).decode(errors="replace")
+        return self.take(length)
+
+    def string(self, most: int) -> str | None:
+        """Return a text, or None for one that is longer than anybody needs."""
+        read = self.bytes(most)
+        return None if read is None else read.decode(errors="replace")
 
     def fail(self, what: str) -> NoReturn:
         raise ModelUnreadable(f"{self.name} {what}: download it again, or choose another model")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-V1_WINDOW = 8192
-"""Tokens of window for Mistral 7B v0.1: llama.cpp does not apply the sliding window that it was trained with, and
-beyond this it writes nonsense (llama.cpp issues 3371 and 3867)."""
+from cierzo.gguf_header import V1_WINDOW
+
+if TYPE_CHECKING:
+    from cierzo.gguf_header import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class Model:
     Attributes:
         name: What a person types, such as ``mistral-7b``; for a file of one's own, its path.
         title: What a person reads.
-        template: Name of the prompt template that it was trained with (see `cierzo.prompt`).
+        template: Name of the prompt template that it was trained with (see `cierzo.prompt`); ``file`` for one that is
+            not Mistral's and is chatted with through the template in its file.
         context: Tokens in the window that it was trained for (v0.1 capped: facts in the catalogue).
         license: SPDX name of its licence, empty where it is not known.
         path: Its file on this machine; None until it is downloaded.
@@ -32,6 +35,7 @@ class Model:
         revision: Branch, tag or commit of the repository.
         active: Bytes of weights that are read for each token; fewer than ``size`` in a mixture of experts.
         sha256: Of the file that is here, where the hub gave it.
+        kind: What the head of its file says besides; None where the file is not here, or was not looked into.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Model:
     revision: str = "main"
     active: int = 0
     sha256: str = ""
+    kind: Kind | None = None
 
 
 _7B_KV = 131_072

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from mistral_common.tokens.tokenizers.sentencepiece import SentencePieceTokenizer
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
+FILE = "file"
+"""In the place of a template's name: the one that a model's file carries, which llama.cpp runs. With a colon and the
+vocabulary's digest behind it, the name of such a template; see `adopt`."""
+
 _TEKKEN = "tekken_240718.json"
 _WORD_START = "\u2581"
 """SentencePiece writes a space as this character."""
@@ -45,14 +49,15 @@ class Template:
     Attributes:
         name: ``v1`` to ``v13``; with ``-tekken`` where the version exists with both kinds of tokenizer.
         version: Version as mistral-common counts it.
-        kind: ``spm`` (SentencePiece with byte fallback) or ``tekken`` (byte pairs, by tiktoken).
+        kind: ``spm`` (SentencePiece with byte fallback), ``tekken`` (byte pairs, by tiktoken), or ``file``: that of a
+            model's file.
         vocabulary: Number of token ids; a model with another number cannot have been trained with it.
         file: Name of the tokenizer's file inside mistral-common.
     """
 
     name: str
     version: str
-    kind: Literal["spm", "tekken"]
+    kind: Literal["spm", "tekken", "file"]
     vocabulary: int
     file: str
 
@@ -93,9 +98,36 @@ def template(name: str | Template) -> Template:
     """
     if isinstance(name, Template):
         return name
+    if name in _adopted:
+        return _adopted[name].template
+    if is_of_file(name) and name != FILE:
+        raise BadInput("a model file that is not in use wrote this: choose that model again to see its tokens")
     if name not in TEMPLATES:
         raise BadInput(f"there is no prompt template {name!r}: use one of {', '.join(TEMPLATES)}")
     return TEMPLATES[name]
+
+
+def is_of_file(name: str) -> bool:
+    """Whether this stands for a template that a model's file carries, and not for one of `TEMPLATES`."""
+    return name.partition(":")[0] == FILE
+
+
+def is_known(name: str) -> bool:
+    """Whether the vocabulary of a template is at hand; that of a file is as long as the file is in use."""
+    return name in TEMPLATES or name in _adopted
+
+
+def shown(name: str) -> str:
+    """Return a template's name as people read it."""
+    return "of the file, not verified" if is_of_file(name) else name
+
+
+def adopt(known: Codec) -> None:
+    """Let `template` and `codec` find the vocabulary of a model's file, by the name of its template."""
+    _adopted[known.template.name] = known
+
+
+_adopted: dict[str, Codec] = {}
 
 
 class Codec:
@@ -107,6 +139,7 @@ class Codec:
         eos: The id that ends an answer.
         controls: Names of the control tokens, by id.
         longest: Characters of the longest plain token; a text of n characters takes at least n / longest tokens.
+        pieces: The tokens as the tokenizer spells them, by id.
     """
 
     def __init__(self, template: Template) -> None:
@@ -118,7 +151,7 @@ class Codec:
         self._tokenizer: Any = self._instruct.tokenizer
         self.start = tuple(self._instruct.start())
         self.eos = int(self._tokenizer.eos_id)
-        pieces = self._tokenizer.vocab()
+        pieces = self.pieces = self._tokenizer.vocab()
         self.controls = {i: str(pieces[i]) for i in sorted({self._tokenizer.unk_id, *self._tokenizer.special_ids})}
         self.longest = max(len(piece) for i, piece in enumerate(pieces) if i not in self.controls)
         self._bytes: dict[int, bytes] = {}  # of tokens seen so far: asking the tokenizer is most of what a prompt costs
@@ -243,6 +276,8 @@ def _readable() -> Iterator[None]:
 
 def codec(template: Template) -> Codec:
     """Return the codec of a template; made once, at its first use."""
+    if template.name in _adopted:
+        return _adopted[template.name]
     with _loading:
         return _codec(template)
 

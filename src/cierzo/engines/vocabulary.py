@@ -11,6 +11,8 @@ import struct
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
+from cierzo.gguf_header import gpt2_bytes
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
 _BYTE_TOKEN = 6
 _LONGEST_RUN = 4096
 """Bytes of one merged entry that are searched; a model that emits more broken bytes in a row than this is noise."""
@@ -50,8 +53,11 @@ class Vocabulary:
 
     def name(self, token: int) -> str:
         """Return how the file writes a token, such as ``</s>``."""
-        tokens: list[bytes] = self._header["tokenizer.ggml.tokens"]
-        return tokens[token].decode(errors="replace") if 0 <= token < len(tokens) else ""
+        return self.spelled[token].decode(errors="replace") if 0 <= token < len(self.spelled) else ""
+
+    def entry(self, key: str, default: Any = None) -> Any:
+        """Return an entry of the file's head; texts are bytes."""
+        return self._header.get(key, default)
 
     def _search(self, raw: bytes, count: int) -> list[tuple[int, bytes]] | None:
         """Spell ``raw`` with ``count`` tokens. O(bytes * longest token) steps on numbers of ``count`` bits."""
@@ -80,7 +86,7 @@ class Vocabulary:
     def ids(self) -> dict[bytes, int]:
         """Bytes to id. Where two tokens have the same bytes, the plain one and not the byte token."""
         found: dict[bytes, int] = {}
-        for token in sorted(range(len(self.pieces)), key=lambda n: (self._kinds[n] != _BYTE_TOKEN, -n)):
+        for token in sorted(range(len(self.pieces)), key=lambda n: (self.kinds[n] != _BYTE_TOKEN, -n)):
             found[self.pieces[token]] = token
         found.pop(b"", None)
         return found
@@ -89,11 +95,13 @@ class Vocabulary:
     def pieces(self) -> list[bytes]:
         """Bytes of each token; empty for control tokens."""
         byte_level = self._header["tokenizer.ggml.model"] == b"gpt2"
-        shown = _gpt2_bytes() if byte_level else {}
+        shown = gpt2_bytes() if byte_level else {}
         pieces = []
-        for text, kind in zip(self._header["tokenizer.ggml.tokens"], self._kinds, strict=True):
-            if kind not in (1, 4, _BYTE_TOKEN):
+        for text, kind in zip(self.spelled, self.kinds, strict=True):
+            if kind not in (1, USER_DEFINED, _BYTE_TOKEN):
                 pieces.append(b"")
+            elif kind == USER_DEFINED:  # never a word of the text's own spelling, so it is taken as it stands
+                pieces.append(text)
             elif kind == _BYTE_TOKEN:
                 pieces.append(bytes([int(text[1:-1], 16)]))
             elif byte_level:
@@ -103,8 +111,15 @@ class Vocabulary:
         return pieces
 
     @cached_property
-    def _kinds(self) -> list[int]:
-        kinds: list[int] = self._header["tokenizer.ggml.token_type"]
+    def spelled(self) -> list[bytes]:
+        """The tokens as the file spells them, by id."""
+        tokens: list[bytes] = self._header["tokenizer.ggml.tokens"]
+        return tokens
+
+    @cached_property
+    def kinds(self) -> list[int]:
+        """The kind of each token: a word (1), unknown, control, user-defined, unused or a byte (6)."""
+        kinds: list[int] = self._header.get("tokenizer.ggml.token_type") or [1] * len(self.spelled)
         return kinds
 
     @cached_property
@@ -173,11 +188,3 @@ def _value(data: mmap.mmap, at: int, kind: int) -> tuple[Any, int]:
         return values, at
     layout = f"<{_SCALARS[kind]}"
     return struct.unpack_from(layout, data, at)[0], at + struct.calcsize(layout)
-
-
-def _gpt2_bytes() -> dict[str, int]:
-    """Byte-level vocabularies write printable bytes as themselves and the rest as U+0100 and on."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    shown = {chr(byte): byte for byte in plain}
-    hidden = (byte for byte in range(256) if byte not in shown.values())
-    return shown | {chr(256 + n): byte for n, byte in enumerate(hidden)}

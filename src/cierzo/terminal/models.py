@@ -12,6 +12,8 @@ import click
 from cierzo import catalog, downloads, estimates, settings_file
 from cierzo.errors import BadInput
 from cierzo.machine import Machine, bandwidth, machine
+from cierzo.templates import shown
+from cierzo.terminal import model_facts
 from cierzo.terminal.events import Lines, reported
 from cierzo.terminal.flags import Doors, json_flag
 from cierzo.terminal.render import Screen, one_line, pad, width_of
@@ -70,7 +72,7 @@ def _row(model: Model, has: Machine, *, chosen: bool) -> tuple[str, ...]:
         _FITS[needs[0].fits],
         _speed(model),
         f"{model.context:,}",
-        model.template,
+        shown(model.template),
         model.license or "not known",
         "here" if model.path else "not downloaded",
     )
@@ -92,6 +94,8 @@ def show(doors: Doors, /, name: str | None, as_json: bool) -> None:
         model = catalog.find(name or settings.model, settings.home)
         if not model.size and model.repo:
             model = catalog.asked(model)
+        model = model_facts.looked_into(model)
+        facts = {} if lines else model_facts.rows(model)
     has = machine()
     if lines:
         lines.write("model", **_fields(model, has))
@@ -99,8 +103,9 @@ def show(doors: Doors, /, name: str | None, as_json: bool) -> None:
     told = {
         "name": model.name,
         "title": model.title,
-        "template": model.template or "known when it is here",
+        "template": shown(model.template) or "known when it is here",
         "window": f"{model.context:,} tokens" if model.context else "known when it is here",
+        **facts,
         "file": f"{model.path or 'not downloaded: `cierzo models pull ' + model.name + '`'}",
         "size": size(model.size),
         "sha256": model.sha256 or "the hub gives it with the file, which is checked" if model.repo else "",
@@ -280,6 +285,7 @@ def _fields(model: Model, has: Machine) -> dict[str, Any]:
         "needs": [
             {"context": need.context, "memory": need.memory, "fits": need.fits} for need in estimates.needs(model, has)
         ],
+        "kind": model_facts.fields(model),
         "speed": None if speed is None else [round(speed.slowest, 2), round(speed.fastest, 2)],
     }
 
