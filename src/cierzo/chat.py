@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cierzo.engines.base import Engine, EngineInfo
+    from cierzo.engines.file_template import FileTemplate
     from cierzo.messages import StreamEvent
 
 RESERVE_SHARE = 4
@@ -118,17 +119,23 @@ class Chat:
         Raises:
             PromptTooLong: The last question alone does not fit the model's window.
             BadText: There is no question.
+            CierzoError: For a model that is not Mistral's, what its engine's `FileTemplate.render` raises.
         """
         info = await self.meet()
-        prompt = await asyncio.to_thread(
-            prompts.build,
-            messages,
-            info.template,
-            context=info.context - len(begun),
-            reserve=min(sampling.max_new_tokens, info.context // RESERVE_SHARE),
-            system=options.system,
-            consecutive=options.consecutive,
-        )
+        context, reserve = info.context - len(begun), min(sampling.max_new_tokens, info.context // RESERVE_SHARE)
+        if (own := _own_template(self.engine)) is not None:
+            merge = options.consecutive == "merge"
+            prompt = await own.render(messages, context=context, reserve=reserve, merge=merge)
+        else:
+            prompt = await asyncio.to_thread(
+                prompts.build,
+                messages,
+                info.template,
+                context=context,
+                reserve=reserve,
+                system=options.system,
+                consecutive=options.consecutive,
+            )
         return _begun(prompt, begun, info) if begun else prompt
 
     async def stream(
@@ -156,6 +163,8 @@ class Chat:
             BadText: It is empty, or not Unicode text, or an id is not in the vocabulary.
         """
         info = await self.meet()
+        if isinstance(text, str) and (own := _own_template(self.engine)) is not None:
+            return await own.raw(text, context=info.context)
         make: Callable[..., Prompt] = prompts.raw if isinstance(text, str) else prompts.of_ids
         return await asyncio.to_thread(make, text, info.template, context=info.context)
 
@@ -220,6 +229,11 @@ def _begun(prompt: Prompt, begun: Sequence[Token], info: EngineInfo) -> Prompt:
     pieces = (*prompt.pieces, Piece(text, ids, control=False))
     kept = (*prompt.kept, Message("assistant", text)) if info.takes == "messages" else prompt.kept
     return replace(prompt, pieces=pieces, kept=kept, leading_space=False)
+
+
+def _own_template(engine: Engine) -> FileTemplate | None:
+    """Return what writes the prompts of a model that is not Mistral's; None for all others."""
+    return getattr(engine, "own_template", None)
 
 
 def _sha256(file: Path, enough: threading.Event) -> str:

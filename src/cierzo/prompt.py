@@ -14,10 +14,10 @@ from functools import cache, partial
 from itertools import accumulate, chain, groupby
 from typing import TYPE_CHECKING, Literal
 
-from cierzo.errors import BadText, PromptTooLong
+from cierzo.errors import BadInput, BadText, PromptTooLong
 from cierzo.messages import Message, Piece, Prompt, Role, check_text
 from cierzo.pieces import REMEMBERED, Segment, plain
-from cierzo.templates import TEMPLATES, Codec, Template, codec, template
+from cierzo.templates import TEMPLATES, Codec, Template, codec, is_known, is_of_file, template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,6 +81,7 @@ def build(
         ends in blanks, from version 2 on the template leaves them out, and so does its message in ``kept``.
 
     Raises:
+        BadInput: There is no such template, or it is that of a model's file.
         BadText: There is no question, or the last message is neither a question nor an answer.
         PromptTooLong: The last question, with the system prompt, has no room.
 
@@ -91,7 +92,10 @@ def build(
         >>> prompt.ids[:2], prompt.ids[-1]
         ((1, 3), 4)
     """
-    conversation = _Conversation(messages, codec(_named(template)), system, consecutive)
+    known = codec(_named(template))
+    if known.template.kind == "file":
+        raise BadInput("only llama.cpp writes prompts with the template in a file: ask a chat with that model for them")
+    conversation = _Conversation(messages, known, system, consecutive)
     return conversation.fit(context - max(reserve, 1), context - 1)
 
 
@@ -222,7 +226,12 @@ def decode(ids: Iterable[int], template: str | Template, *, controls: bool = Fal
 
 
 def token_text(token: int, template: str | Template) -> str:
-    """Return a token as a person reads it alone: its text, its name, or ``<0xF0>`` for part of a character."""
+    """Return a token as a person reads it alone: its text, its name, or ``<0xF0>`` for part of a character.
+
+    Where the vocabulary is that of a file that is not in use, its number.
+    """
+    if isinstance(template, str) and is_of_file(template) and not is_known(template):
+        return f"<{token}>"
     known = codec(_named(template))
     if not 0 <= token < known.template.vocabulary:
         return f"<{token}?>"

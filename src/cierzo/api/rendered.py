@@ -25,6 +25,7 @@ from cierzo.messages import MAX_ALTERNATIVES, MAX_STOP_LENGTH, MAX_STOPS, MAX_TE
 from cierzo.rendering import Growing, render
 from cierzo.replies import End
 from cierzo.store.records import MAX_TITLE
+from cierzo.templates import is_of_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -98,6 +99,7 @@ def router(work: Work) -> APIRouter:
         info = work.chat.engine.describe()
         names = ("engine", "model", "context", "template", "slots", "where", "takes", "names", "version")
         said: dict[str, Any] = {name: getattr(info, name) for name in names}
+        said["verified"] = not is_of_file(info.template)
         said |= {"honours": sorted(info.honours), "details": sorted(info.details), "limits": LIMITS}
         return json_response(said)
 

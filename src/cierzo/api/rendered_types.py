@@ -50,6 +50,7 @@ class EngineInfo(BaseModel):
     model: str
     context: int = Field(description="the model's window in tokens; prompt and answer share it")
     template: str
+    verified: bool = Field(description="whether the template is Mistral's own, and not the one in the model's file")
     honours: list[str] = Field(description="fields of a sampling that change its answers")
     details: list[str] = Field(description="what its tokens carry: ids, logprobs, alternatives")
     slots: int = Field(description="answers that it writes at the same time; others wait")

@@ -20,6 +20,7 @@ from cierzo.api.work import whole
 from cierzo.conversations import HEAD
 from cierzo.errors import BadInput, CierzoError, NotFound
 from cierzo.messages import Message, Phase, Token
+from cierzo.templates import is_known
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -112,7 +113,7 @@ def _stored(api: APIRouter, work: Work) -> None:
         tokens = await store.replies.tokens(reply, owner=OWNER)
         ids = await store.replies.prompt_ids(reply, owner=OWNER)
         template = message.answer.template if message.answer else ""
-        prompt = await asyncio.to_thread(prompts.of_ids, ids, template) if ids and template else None
+        prompt = await asyncio.to_thread(prompts.of_ids, ids, template) if ids and is_known(template) else None
         return json_response(
             {
                 "message": message,

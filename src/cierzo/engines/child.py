@@ -30,15 +30,25 @@ import sys
 import threading
 from typing import Any, NoReturn, TypedDict
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 PR_SET_PDEATHSIG = 1
 OOM_PREFERRED = "800"
 TEMPLATE = "{{ messages[0].content }}"
 """Stands in for the template in the file, which is another's program: llama.cpp would parse and run it while it
-loads, and a hostile one never ends or exhausts the stack. Prompts come as ids, so none is ever needed."""
+loads, and a hostile one never ends or exhausts the stack. Prompts come as ids, so a Mistral model never needs one.
+A model that is not Mistral's does; then the memory of the process is bounded, and the parent sees to the time."""
 
 
 class Job(TypedDict):
-    """What to run. ``folder`` is private and holds the socket and saved slots; ``address`` is the socket's path."""
+    """What to run.
+
+    ``folder`` is private and holds the socket and saved slots; ``address`` is the socket's path. ``memory`` bounds what
+    the process may have of its own, in bytes, for a file whose own template is used; 0 uses none.
+    """
 
     model: str
     folder: str
@@ -48,6 +58,7 @@ class Job(TypedDict):
     pool: int
     threads: int
     batch: int
+    memory: int
 
 
 class Voice:
@@ -85,8 +96,10 @@ def serve(job: Job, voice: Voice) -> Any:
     params.endpoint_props = False
     params.endpoint_slots = True  # behind the key: the parent asks whether a cancelled slot is really free
     params.slot_save_path = os.path.join(job["folder"], "")  # noqa: PTH118 - llama.cpp wants the closing slash
-    params.use_jinja = False
-    params.chat_template = TEMPLATE
+    params.use_jinja = job["memory"] > 0
+    params.force_pure_content_parser = True  # answers are shown as they are, and a parser runs the template much more
+    if not job["memory"]:
+        params.chat_template = TEMPLATE
     params.n_parallel = job["slots"]
     params.n_ctx = job["pool"]
     params.kv_unified = True
@@ -116,6 +129,9 @@ def run_engine(job: Job, voice: Voice, guardian: int) -> NoReturn:
             os._exit(1)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123
             score.write(OOM_PREFERRED)
+    if job["memory"] and resource is not None:
+        with contextlib.suppress(OSError, ValueError):  # a lower bound than this may be set already
+            resource.setrlimit(resource.RLIMIT_DATA, (job["memory"], job["memory"]))
     server = serve(job, voice)
     while os.read(0, 4096):
         pass

@@ -22,6 +22,7 @@ import orjson
 import psutil
 
 from cierzo.engines.base import EngineInfo
+from cierzo.engines.file_template import BEYOND, FileTemplate
 from cierzo.engines.slots import Line, Plan, Slot, Slots, Step
 from cierzo.engines.supervisor import Launch, Running, Supervisor
 from cierzo.engines.vocabulary import Vocabulary
@@ -29,6 +30,7 @@ from cierzo.engines.wire import End, Reader, Reading, refusal, request
 from cierzo.errors import BadText, EngineDied, ModelUnreadable, NotEnoughMemory, Overloaded, PromptTooLong
 from cierzo.machine import machine
 from cierzo.messages import Finish, Phase, PhaseName, Prompt, Sampling, StreamEvent, Timings, Token
+from cierzo.templates import FILE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -111,7 +113,11 @@ class LlamaCpp:
         places: Answers that may wait.
 
     Raises:
-        ModelUnreadable: Nothing is known of the model before its file is here.
+        ModelUnreadable: Nothing is known of the model before its file is here; or the vocabulary of a file with a
+            template of its own is damaged.
+
+    Attributes:
+        own_template: Writes the prompts of a model that is not Mistral's, with the template in its file; else None.
     """
 
     def __init__(self, model: Model, *, slots: int = 4, context: int = 0, threads: int = 0, places: int = 64) -> None:
@@ -127,11 +133,13 @@ class LlamaCpp:
         self._answers: set[_Answer] = set()
         self._freeing: set[asyncio.Task[None]] = set()
         self._supervisor = Supervisor(self._launch, self._silent)
+        self.own_template = FileTemplate(model, self._supervisor) if model.template == FILE else None
 
     def describe(self) -> EngineInfo:
         """Say what it is; the window may shrink when the model is loaded and memory is short."""
         model = self._model
-        return EngineInfo("llamacpp", model.name, self._window, model.template, self._count, where="on this machine")
+        template = self.own_template.name if self.own_template else model.template
+        return EngineInfo("llamacpp", model.name, self._window, template, self._count, where="on this machine")
 
     def start(self) -> None:
         """Begin to load the model, and return at once. What goes wrong is raised by `stream`."""
@@ -338,7 +346,9 @@ class LlamaCpp:
         self._window = window
         self._slots = Slots(self._count, pool, min(SHELF_BYTES, free // 8))
         self._vocabulary = Vocabulary(path)
-        return Launch(path, self._count, pool, self._threads, max(SMALLEST_BATCH, self._count, min(256, batch)))
+        batch = max(SMALLEST_BATCH, self._count, min(256, batch))
+        memory = 2 * size + pool * cell + BEYOND if self.own_template else 0
+        return Launch(path, self._count, pool, self._threads, batch, memory)
 
 
 async def _slot_action(running: Running, step: Step) -> dict[str, Any] | None:

@@ -62,13 +62,17 @@ off its core, sleeps instead of spinning: without this, two busy cores slow two 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What to start: the fields of the child's ``Job`` that do not depend on this one process."""
+    """What to start: the fields of the child's ``Job`` that do not depend on this one process.
+
+    Where ``memory`` is given, the file's own chat template is loaded too, within so many bytes.
+    """
 
     model: Path
     slots: int
     pool: int
     threads: int
     batch: int
+    memory: int = 0
 
 
 class Running:
@@ -105,8 +109,11 @@ class Running:
                 await self._until_ready()
                 await self._open_session()
         except TimeoutError:
+            blame = (
+                "the file is damaged, its chat template does not end," if self.launch.memory else "the file is damaged"
+            )
             raise ModelUnreadable(
-                f"{self.launch.model.name} was not loaded within {limit:.0f} seconds: the file is damaged or the disk "
+                f"{self.launch.model.name} was not loaded within {limit:.0f} seconds: {blame} or the disk "
                 "is very slow; download it again or try another model"
             ) from None
         except OSError as refused:
@@ -133,6 +140,7 @@ class Running:
             "pool": self.launch.pool,
             "threads": self.launch.threads,
             "batch": self.launch.batch,
+            "memory": self.launch.memory,
         }
         self._guardian.stdin.write(orjson.dumps(job) + b"\n")
 

@@ -20,7 +20,7 @@ from cierzo.terminal.flags import Doors, model_flags, sampling_flags, sampling_o
 from cierzo.terminal.hearing import opened
 from cierzo.terminal.history import find, name_of, turns
 from cierzo.terminal.keyboard import Editor, Keyboard, Lines, history, hushed
-from cierzo.terminal.language import say
+from cierzo.terminal.language import say, template_named
 from cierzo.terminal.render import Screen
 from cierzo.terminal.talk import Talk
 from cierzo.terminal.tokens import ALTERNATIVES
@@ -125,7 +125,9 @@ def _keyboard(talk: Talk, settings: Settings) -> Keyboard:
     if not (sys.stdin.isatty() and talk.screen.is_terminal):
         return Lines()
     info = talk.service.chat.engine.describe()
-    talk.screen.note(say("hello", model=info.model, template=info.template, context=f"{info.context:,}"))
+    talk.screen.note(
+        say("hello", model=info.model, template=template_named(info.template), context=f"{info.context:,}")
+    )
     talk.hush = hushed
     return Editor(history(settings, talk.screen), colors=talk.screen.colors)
 

@@ -13,7 +13,7 @@ from cierzo.errors import BadSampling, CierzoError
 from cierzo.messages import Message, Sampling
 from cierzo.terminal import prompt as exact
 from cierzo.terminal import tokens
-from cierzo.terminal.language import say
+from cierzo.terminal.language import say, template_named
 
 if TYPE_CHECKING:
     from cierzo.terminal.talk import Talk
@@ -93,7 +93,7 @@ def _shown(value: object) -> str:
 
 async def _show(talk: Talk, _: str) -> None:
     info = talk.service.chat.engine.describe()
-    talk.screen.note(f"{info.model} · {info.engine} · {info.template} · {info.context:,} tokens")
+    talk.screen.note(f"{info.model} · {info.engine} · {template_named(info.template)} · {info.context:,} tokens")
     talk.screen.note(" · ".join(f"{name} {_shown(getattr(talk.sampling, name))}" for name in NAMES))
     await _system(talk, "")
     for line in talk.figures():

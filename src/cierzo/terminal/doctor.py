@@ -20,6 +20,7 @@ from cierzo import catalog
 from cierzo.errors import CierzoError
 from cierzo.machine import machine
 from cierzo.messages import Message, Sampling
+from cierzo.templates import shown
 from cierzo.terminal.events import Lines
 from cierzo.terminal.flags import Doors, json_flag, model_flags
 from cierzo.terminal.models import size
@@ -186,7 +187,7 @@ def _model(settings: Settings) -> Check:
     except OSError as denied:
         return Check("model", "fail", f"{model.path} cannot be read ({denied.strerror})", "check who may read it")
     needed, free = catalog.memory_needed(model, settings.context or catalog.WINDOW), machine().free_memory
-    found = f"{model.name}, {size(model.size)}, template {model.template}, needs {size(needed)} of memory"
+    found = f"{model.name}, {size(model.size)}, template {shown(model.template)}, needs {size(needed)} of memory"
     if needed > free:
         return Check(
             "model", "warn", f"{found}; {size(free)} are free", "close other programs, or choose a smaller model"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
+from cierzo.templates import is_of_file
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,6 +30,7 @@ TEXTS: dict[Language, dict[str, str]] = {
         "look_alike": "what looks like a control token in your text is plain text to the model: {names}",
         "summary": "{count} tokens, template {template}, {room} left for an answer",
         "hello": "{model} · template {template} · {context} tokens · /help",
+        "of_file": "of the file, not verified",
         "bye": "leave with Ctrl+D or /quit",
         "kept": "kept as {id}: cierzo chat --continue {id}",
         "going_on": "{title} · {count} messages",
@@ -92,6 +95,7 @@ TEXTS: dict[Language, dict[str, str]] = {
         "look_alike": "lo que en tu texto parece un token de control es texto corriente para el modelo: {names}",
         "summary": "{count} tokens, plantilla {template}, quedan {room} para una respuesta",
         "hello": "{model} · plantilla {template} · {context} tokens · /help",
+        "of_file": "del archivo, sin verificar",
         "bye": "se sale con Ctrl+D o /quit",
         "kept": "guardada como {id}: cierzo chat --continue {id}",
         "going_on": "{title} · {count} mensajes",
@@ -152,3 +156,8 @@ def language(environ: Mapping[str, str] | None = None) -> Language:
 def say(key: str, **values: object) -> str:
     """Return one of `TEXTS` in the language of the terminal, with its values put in."""
     return TEXTS[language()][key].format(**values)
+
+
+def template_named(name: str) -> str:
+    """Return a template's name as people read it."""
+    return say("of_file") if is_of_file(name) else name

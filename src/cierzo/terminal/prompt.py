@@ -1,7 +1,11 @@
-"""`cierzo prompt`: exactly what the model would be given. It loads no model and asks no engine."""
+"""`cierzo prompt`: exactly what the model would be given.
+
+It loads no model and asks no engine, but for a model whose template is in its file: only llama.cpp can run that.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +13,18 @@ import click
 
 from cierzo import catalog
 from cierzo import prompt as prompts
-from cierzo.chat import RESERVE_SHARE
+from cierzo.chat import RESERVE_SHARE, PromptOptions
 from cierzo.errors import ModelUnreadable
 from cierzo.messages import Message, Sampling
+from cierzo.templates import is_of_file
 from cierzo.terminal.events import Lines, reported
 from cierzo.terminal.flags import Doors, json_flag, question_of, system_flag
-from cierzo.terminal.language import say
+from cierzo.terminal.hearing import opened
+from cierzo.terminal.language import say, template_named
 from cierzo.terminal.render import Screen, one_line
 
 if TYPE_CHECKING:
+    from cierzo.chat import Chat
     from cierzo.messages import Prompt
 
 _LOOKS_LIKE_CONTROL = re.compile(r"\[/?[A-Z][A-Z_]*\]|</?[a-z]+>")
@@ -48,11 +55,15 @@ def prompt(doors: Doors, /, text: tuple[str, ...], ids: bool, as_json: bool, **f
         model = catalog.find(settings.model, settings.home)
         if not model.template:
             raise ModelUnreadable(f"{model.name} is not on this machine: get it with `cierzo models pull {model.name}`")
-        template = prompts.template(flags["template"] or model.template).name
-        context = min(settings.context or model.context, model.context)
         *before, last = text or ("",)
-        instructions = [*before, question_of((last,), screen)]  # what is piped in belongs to the last
-        made = _make(instructions, template, context, flags)
+        context = min(settings.context or model.context, model.context)
+        if not flags["template"] and is_of_file(model.template):
+            instructions = [*before, question_of((last,), screen)]
+            made, template = asyncio.run(_ask(doors.open_chat(settings), instructions, flags))
+        else:
+            template = prompts.template(flags["template"] or model.template).name
+            instructions = [*before, question_of((last,), screen)]  # what is piped in belongs to the last
+            made = _make(instructions, template, context, flags)
         if lines:
             lines.prompt(made, template, prompts.tokenize(made, template))
             return
@@ -63,13 +74,29 @@ def prompt(doors: Doors, /, text: tuple[str, ...], ids: bool, as_json: bool, **f
     summary(screen, made, template, context)
 
 
+async def _ask(chat: Chat, instructions: list[str], flags: dict[str, Any]) -> tuple[Prompt, str]:
+    """Have the engine make the prompt; return it with the name of the template."""
+    async with opened(chat):
+        if flags["raw"]:
+            made = await chat.raw("".join(instructions))
+        else:
+            options = PromptOptions(consecutive="separate" if flags["separate"] else "merge")
+            sampling = Sampling.of({"max_new_tokens": flags["max_new_tokens"]})
+            made = await chat.prompt(_messages(instructions, flags), sampling, options=options)
+        return made, chat.engine.describe().template
+
+
+def _messages(instructions: list[str], flags: dict[str, Any]) -> list[Message]:
+    system = [Message("system", flags["system"])] if flags["system"] else []
+    return [*system, *(Message("user", instruction) for instruction in instructions)]
+
+
 def _make(instructions: list[str], template: str, context: int, flags: dict[str, Any]) -> Prompt:
     if flags["raw"]:
         return prompts.raw("".join(instructions), template, context=context)
-    system = [Message("system", flags["system"])] if flags["system"] else []
     sampling = Sampling.of({"max_new_tokens": flags["max_new_tokens"]})
     return prompts.build(
-        [*system, *(Message("user", instruction) for instruction in instructions)],
+        _messages(instructions, flags),
         template,
         context=context,
         reserve=min(sampling.max_new_tokens, context // RESERVE_SHARE),  # as a chat keeps it
@@ -95,7 +122,9 @@ def table(screen: Screen, made: Prompt, template: str) -> None:
 
 def summary(screen: Screen, made: Prompt, template: str, context: int) -> None:
     """Say how long it is, what had no room, and what only looks like a control token."""
-    screen.note(say("summary", count=f"{len(made):,}", template=template, room=f"{context - len(made):,}"))
+    screen.note(
+        say("summary", count=f"{len(made):,}", template=template_named(template), room=f"{context - len(made):,}")
+    )
     if made.dropped:
         screen.note(say("dropped", count=len(made.dropped)))
     plain = [piece.text for piece in made.pieces if not piece.control]

@@ -44,7 +44,8 @@ class Page {
     this.engine = await ask("GET", "/api/engine").catch(() => null);
     if (this.engine) {
       this.transcript.engine = this.engine;
-      this.model.textContent = nameOf(this.engine.model);
+      const unverified = this.engine.verified ? [] : [say("template_of_file")];
+      this.model.textContent = [nameOf(this.engine.model), ...unverified].join(" · ");
       this.model.hidden = false;
       markEngine(this.engine);
       this.models.answeredBy(nameOf(this.engine.model));
