@@ -12,8 +12,8 @@ from gguf_files import vocabulary, write
 
 from cierzo.catalog import Model, find
 from cierzo.errors import ModelUnreadable
-from cierzo.gguf_header import Header, Weights
-from cierzo.gguf_kind import MINISTRAL_WINDOW, V1_WINDOW, WORDS, _active, differing, read_kind
+from cierzo.gguf_header import V1_WINDOW, Header, Weights
+from cierzo.gguf_kind import MINISTRAL_WINDOW, WORDS, _active, differing, read_kind
 from cierzo.prompt import TEMPLATES
 from cierzo.terminal import model_facts
 

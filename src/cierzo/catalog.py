@@ -18,9 +18,9 @@ from urllib.parse import quote, unquote
 from cierzo import downloads
 from cierzo.downloads import MAIN, Place, cached
 from cierzo.errors import Conflict, ModelError, ModelUnreadable, UnknownModel
-from cierzo.gguf_header import read_header
+from cierzo.gguf_header import V1_WINDOW, read_header
 from cierzo.gguf_kind import read_kind
-from cierzo.offered import OFFERED, V1_WINDOW, Model
+from cierzo.offered import OFFERED, Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from cierzo.gguf_kind import ARCHITECTURES, V1_WINDOW, differing, read_kind
+from cierzo.gguf_header import V1_WINDOW
+from cierzo.gguf_kind import ARCHITECTURES, differing, read_kind
 
 if TYPE_CHECKING:
     from cierzo.catalog import Model
-    from cierzo.gguf_kind import Kind
+    from cierzo.gguf_header import Kind
 
 
 def looked_into(model: Model) -> Model:
