@@ -192,7 +192,12 @@ async def test_answers_go_on_from_what_the_cache_holds(files, name, short_tmp):
             answer = await chat.answer(said, Sampling(max_new_tokens=4, seed=seed, temperature=1.5))
             assert "".join(token.text for token in answer.tokens) == answer.text
             special = any(token.special for token in answer.tokens)
-            if special or "\ufffd" in answer.text or not answer.text.strip() or answer.finish.reason != "length":
+            if (
+                special
+                or "\ufffd" in answer.message.text
+                or not answer.text.strip()
+                or answer.finish.reason != "length"
+            ):
                 continue  # random weights break characters, whose text cannot be told again, and say control tokens
             assert answer.finish.cached_tokens >= len(before) - 1, "all that was read and written before"
             before = answer.prompt.ids + tuple(token.id for token in answer.tokens)
@@ -350,11 +355,11 @@ async def test_templates_that_harm_later(tmp_path, short_tmp, monkeypatch):
 
 async def test_a_template_that_hangs_ends_no_other_answer_twice(tmp_path, short_tmp, monkeypatch):
     """The first time its process has to go; then it is not run again, and what needs no template goes on."""
-    monkeypatch.setattr(file_scribe, "WITHIN", 1.0)
+    monkeypatch.setattr(file_scribe, "WITHIN", 3.0)
     path = foreign_files.qwen(tmp_path / "later.gguf", f"{{% if messages|length > 30 %}}{ENDLESS}{{% endif %}}{TURNS}")
     async with chat_with(path) as chat:
         made = await chat.prompt(talk("Hello"))
-        with pytest.raises(ModelUnreadable, match="did not end within 1 seconds: choose another model"):
+        with pytest.raises(ModelUnreadable, match="did not end within 3 seconds: choose another model"):
             await chat.prompt(LONG)
         began = time.monotonic()
         with pytest.raises(ModelUnreadable, match="did not end"):
