@@ -18,6 +18,7 @@ import numpy as np
 from sentencepiece import SentencePieceProcessor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,6 +30,9 @@ SPM_FILES = {
 }
 TEKKEN_FILE = "tekken_240911.json"
 TEKKEN_SIZE = 131_072
+
+_HUSH = 1e-3
+"""What a layer adds is so much quieter than the embedding where ``follows`` decides what is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ def write(
     chat_template: str | None = None,
     seed: int = 0,
     loud: tuple[range, float] | None = None,
+    follows: Mapping[int, int] | None = None,
     **claims: int,
 ) -> Path:
     """Write a model of this shape to ``path``.
@@ -75,6 +80,9 @@ def write(
         chat_template: Template to store in the file.
         seed: Seed of the weights.
         loud: Tokens whose output rows are larger by a factor, so that they are said, or avoided, more often.
+        follows: After which token which one is said. Such a model costs what one of its shape costs and says what is
+            known beforehand: layers add next to nothing, and the output row of each of these tokens is the embedding
+            of the one before it. Not for a ``tied`` shape.
         claims: Values of `Shape` that the header claims against the truth of the tensors.
     """
     writer = gguf.GGUFWriter(path, "llama")
@@ -94,6 +102,15 @@ def write(
         data = _noise(random, dims, quantisation)
         if loud is not None and name in ("output.weight", "token_embd.weight"):
             _amplify(data, *loud, gguf.GGML_QUANT_SIZES[quantisation][1])
+        if follows is not None:
+            block_bytes = gguf.GGML_QUANT_SIZES[quantisation][1]
+            if name == "token_embd.weight":
+                said = {after: data[before].copy() for before, after in follows.items()}
+            elif name == "output.weight":
+                for after, row in said.items():
+                    data[after] = row
+            elif name.endswith(("attn_output.weight", "ffn_down.weight")):
+                _amplify(data, range(len(data)), _HUSH, block_bytes)
         writer.write_tensor_data(data)
     writer.close()
     return path

@@ -15,6 +15,7 @@ from cierzo.engines.hub import Hub
 from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.llamaserver import LlamaServer
 from cierzo.engines.openai import OpenAI
+from cierzo.engines.options import Options, adapters
 from cierzo.engines.scripted import Scripted
 from cierzo.engines.tgi import Tgi
 from cierzo.errors import BadSetting, CierzoError
@@ -43,7 +44,13 @@ def open_engine(settings: Settings) -> Engine:
     kind, _, rest = settings.engine.partition(":")
     if kind == "llamacpp" and not rest:
         model = catalog.find(settings.model, settings.home)
-        return LlamaCpp(model, slots=settings.slots, context=settings.context, threads=settings.threads)
+        return LlamaCpp(
+            model,
+            slots=settings.slots,
+            context=settings.context,
+            threads=settings.threads,
+            options=_options(settings),
+        )
     if kind == "scripted":
         return Scripted.load(rest)
     if kind == "hf":
@@ -77,6 +84,16 @@ def _provided(settings: Settings) -> Engine:
         template=settings.template,
         context=settings.context,
         slots=settings.slots if "slots" in settings.model_fields_set else 0,
+    )
+
+
+def _options(settings: Settings) -> Options:
+    """Gather what is chosen for the embedded engine."""
+    return Options(
+        kv_type=settings.kv_type,
+        gpu_layers=None if settings.gpu_layers == "auto" else settings.gpu_layers,
+        speculation=settings.speculation == "ngram",
+        adapters=adapters(settings.lora),
     )
 
 

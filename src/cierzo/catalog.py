@@ -39,6 +39,9 @@ WINDOW = 4096
 LONG_WINDOW = 32_768
 """The window for which it is told too: as many as most of these models were trained for."""
 
+KV_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_0": 18 / 32}
+"""Bytes that one value of the KV cache takes, by its type in llama.cpp."""
+
 _V1_OPEN, _V1_WORD = 733, 16_289  # "▁[" and "INST", by which Mistral's 32,000 tokens are told from Llama's
 _LATER_BASE = 1e5
 """Between the rotary base of Mistral 7B v0.1 (1e4) and that of v0.2 and Mixtral (1e6)."""
@@ -101,13 +104,15 @@ def place_of(model: Model) -> Place:
     return Place(model.repo, model.file, model.revision)
 
 
-def memory_needed(model: Model, context: int = WINDOW) -> int:
+def memory_needed(model: Model, context: int = WINDOW, kv_type: str = "f16") -> int:
     """Return about how many bytes of memory a model takes while it answers.
 
-    The weights, the KV cache of a window of ``context`` tokens (at most the model's own) at 16 bits, and what
-    llama.cpp computes in. Weights lie in the page cache, so a machine that is a little short is slow and does not fail.
+    The weights, the KV cache of a window of ``context`` tokens (at most the model's own) with values of ``kv_type``
+    (one of `KV_BYTES`), and what llama.cpp computes in. Weights lie in the page cache, so a machine that is a little
+    short is slow and does not fail.
     """
-    return model.size + min(context, model.context) * model.kv_bytes + _COMPUTE + model.size // 20
+    cache = int(min(context, model.context) * model.kv_bytes * KV_BYTES[kv_type] / KV_BYTES["f16"])
+    return model.size + cache + _COMPUTE + model.size // 20
 
 
 def asked(model: Model) -> Model:

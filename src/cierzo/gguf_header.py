@@ -91,19 +91,20 @@ class Header:
         return value if isinstance(value, (int, float)) and not isinstance(value, bool) else default
 
 
-def read_header(path: Path, *, tokens: frozenset[int] = frozenset()) -> Header:
+def read_header(path: Path, *, tokens: frozenset[int] = frozenset(), adapter: bool = False) -> Header:
     """Read the head of a GGUF file.
 
     Args:
         path: The file.
         tokens: Ids of tokens to read besides the first ones.
+        adapter: Whether it is not a model but an adapter for one, which has no window and no layers of its own.
 
     Raises:
         ModelUnreadable: It is not a GGUF of version 2 or 3, is damaged, is cut short, or llama.cpp could not load it.
     """
     try:
         with os.fdopen(_open(path), "rb", buffering=2**20) as file:
-            return _Reader(file, os.fstat(file.fileno()).st_size, path.name, tokens).read()
+            return _Reader(file, os.fstat(file.fileno()).st_size, path.name, tokens).read(adapter=adapter)
     except OSError as failed:
         raise ModelUnreadable(f"{path} cannot be read ({failed.strerror or failed}): check the file") from None
 
@@ -127,7 +128,7 @@ class _Reader:
         self.strings = 0
         self.header = Header(size=size)
 
-    def read(self) -> Header:
+    def read(self, *, adapter: bool) -> Header:
         if self.take(4) != b"GGUF":
             self.fail("is not a GGUF model")
         version = self.scalar(_U32)
@@ -138,7 +139,8 @@ class _Reader:
             self.fail("claims more parts than any model has")
         for _ in range(entries):
             self.entry()
-        self.check_shape()
+        if not adapter:
+            self.check_shape()
         self.check_length([self.tensor() for _ in range(tensors)])
         return Header(self.header.values, self.header.tokens, self.vocabulary(), self.size)
 
