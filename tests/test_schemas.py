@@ -9,9 +9,11 @@ from typing import Any
 import orjson
 import pytest
 
-from cierzo.errors import BadSampling
+from cierzo.errors import BadInput, BadSampling
 from cierzo.messages import Sampling, content
 from cierzo.schemas import MAX_BYTES, MAX_DEPTH, canonical, for_llama
+from cierzo.store.rows import _sampling_of, written
+from cierzo.transfer.form import _sampling
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -129,3 +131,13 @@ def test_notes_for_people_do_not_reach_the_engine() -> None:
         "properties": {"title": {"type": "string"}, "x-y": {"const": {"title": 2}}},
         "anyOf": [{}],
     }
+
+
+def test_what_was_kept_and_written_before_there_were_schemas_is_read() -> None:
+    old = {name: value for name, value in content(Sampling(seed=7)).items() if name != "json_schema"}
+    assert _sampling_of(orjson.dumps(old).decode()) == Sampling(seed=7)
+    assert _sampling({**old, "stop": []}, "answer.sampling") == Sampling(seed=7)
+    kept = Sampling(json_schema='{"type": "object"}')
+    assert _sampling_of(written(kept)) == kept
+    with pytest.raises(BadInput, match=r"the file is broken at answer\.sampling \(json_schema at /not"):
+        _sampling({**old, "stop": [], "json_schema": '{"not": {}}'}, "answer.sampling")

@@ -88,11 +88,21 @@ def _provided(settings: Settings) -> Engine:
 
 
 def _options(settings: Settings) -> Options:
-    """Gather what is chosen for the embedded engine."""
+    """Gather what is chosen for the embedded engine.
+
+    Raises:
+        BadSetting: An adapter is not written as one, or several answers at a time are wanted of an engine that guesses.
+    """
+    guesses = settings.speculation == "ngram"
+    if guesses and "slots" in settings.model_fields_set and settings.slots > 1:
+        raise BadSetting(
+            f"slots is {settings.slots}, but with speculation ngram one answer is written at a time: set slots to 1 or "
+            "speculation to off"
+        )
     return Options(
         kv_type=settings.kv_type,
         gpu_layers=None if settings.gpu_layers == "auto" else settings.gpu_layers,
-        speculation=settings.speculation == "ngram",
+        speculation=guesses,
         adapters=adapters(settings.lora),
     )
 

@@ -97,7 +97,7 @@ class LlamaCpp:
 
     Args:
         model: The model; its file must be on this machine.
-        slots: Answers that are written at the same time; more wait.
+        slots: Answers that are written at the same time; more wait. With ``options.speculation`` it is always one.
         context: Tokens of the window to use; 0 takes the model's own, or as much of it as fits into memory.
         threads: Processor threads; 0 leaves one core to everyone else.
         places: Answers that may wait.
@@ -121,7 +121,7 @@ class LlamaCpp:
             raise _not_here(model.name)
         self._model = model
         self._options = options
-        self._count = slots
+        self._count = slots = 1 if options.speculation else slots  # alone: see docs/performance.md
         self._context = min(context, model.context) if model.context else context
         self._threads = threads or max(1, _cores() - 1)
         self._window = self._context or model.context
