@@ -32,8 +32,9 @@ MAX_ITEMS_IN_ALL = 4_096
 MAX_LENGTH = 65_536
 MAX_PATTERN = 256
 MAX_PATTERNS = 64
+MAX_PATTERNS_AT_ONCE = 8
 MAX_REPEATS = 256
-"""Longest ``pattern`` in characters, how many there are, and the largest number in braces in one."""
+"""Longest ``pattern`` in characters, how many there are, how many for one value, and the largest number in braces."""
 
 MAX_WAYS = 256
 """Most ways to fit one value: branches of ``anyOf`` add up, and each of ``allOf`` multiplies them."""
@@ -167,7 +168,7 @@ class _Check:
         self.schema = schema
         self.items = self.patterns = 0
         self.parts: list[Any] = []
-        self.counted: dict[int, int | None] = {}
+        self.counted: dict[int, tuple[int, int] | None] = {}
 
     def all(self) -> None:
         self.shape()
@@ -245,23 +246,31 @@ class _Check:
                     return place[name]
         return _wrong(here, "a $ref must be # or the path of a definition that is here, such as #/$defs/item")
 
-    def ways(self, schema: Any) -> int:
-        """Count the ways to fit one value, and refuse a schema that stands for itself and nothing else."""
+    def ways(self, schema: Any) -> tuple[int, int]:
+        """Count the ways to fit one value, and the patterns that hold for it at once.
+
+        A schema that stands for itself and nothing else is refused.
+        """
         if not isinstance(schema, dict):
-            return 1
+            return 1, 0
         if id(schema) not in self.counted:
             self.counted[id(schema)] = None  # being counted: who comes here meanwhile has gone in a circle
-            count = self.ways(self.target(schema["$ref"], "/$ref")) if "$ref" in schema else 1
-            for key in ("anyOf", "oneOf"):
-                count *= sum(self.ways(each) for each in schema.get(key, ())) or 1
-            for each in schema.get("allOf", ()):
-                count *= self.ways(each)
-            self.counted[id(schema)] = count
+            count, patterns = 1, int("pattern" in schema)
+            with_it = [self.target(schema["$ref"], "/$ref")] if "$ref" in schema else []
+            for ways, held in map(self.ways, with_it + schema.get("allOf", [])):
+                count, patterns = count * ways, patterns + held
+            for either in (schema[key] for key in ("anyOf", "oneOf") if key in schema):
+                each = [self.ways(branch) for branch in either]
+                count *= sum(ways for ways, _ in each)
+                patterns += max(held for _, held in each)
+            self.counted[id(schema)] = count, patterns
         found = self.counted[id(schema)]
         if found is None:
             raise BadSampling("json_schema has a $ref that leads back to itself without an object or list between")
-        if found > MAX_WAYS:
+        if found[0] > MAX_WAYS:
             raise BadSampling(f"json_schema allows over {MAX_WAYS} ways to fit one value: use fewer anyOf and allOf")
+        if found[1] > MAX_PATTERNS_AT_ONCE:
+            raise BadSampling(f"json_schema has over {MAX_PATTERNS_AT_ONCE} patterns that hold at once: use fewer")
         return found
 
 
