@@ -112,7 +112,7 @@ def serve(job: Job, voice: Voice) -> Any:
     params.verbosity = 1
     params.warmup = True
     has = devices(xllamacpp)
-    _use_options(xllamacpp, params, job, any(device["kind"] != "CPU" for device in has))
+    _use_options(xllamacpp, params, job, any(device["kind"] in ("GPU", "IGPU") for device in has))
     try:
         server = xllamacpp.Server(params)
     except (RuntimeError, ValueError, OSError) as refused:
