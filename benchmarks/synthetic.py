@@ -18,7 +18,7 @@ import numpy as np
 from sentencepiece import SentencePieceProcessor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,6 +34,9 @@ _SYSTEM = {17: "[SYSTEM_PROMPT]", 18: "[/SYSTEM_PROMPT]"}
 _CALLS = _SYSTEM | {32: "[ARGS]", 33: "[CALL_ID]"}
 CONTROLS = {"tekken": {}, "v7-tekken": _SYSTEM, "v11": _CALLS, "v13": _CALLS | {34: "[THINK]", 35: "[/THINK]"}}
 """Control tokens beside those that every Tekken vocabulary has."""
+
+_HUSH = 1e-3
+"""What a layer adds is so much quieter than the embedding where ``follows`` decides what is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ def write(
     chat_template: str | None = None,
     seed: int = 0,
     loud: tuple[range, float] | None = None,
+    follows: Mapping[int, int] | None = None,
     **claims: int,
 ) -> Path:
     """Write a model of this shape to ``path``.
@@ -90,6 +94,9 @@ def write(
         chat_template: Template to store in the file.
         seed: Seed of the weights.
         loud: Tokens whose output rows are larger by a factor, so that they are said, or avoided, more often.
+        follows: After which token which one is said. Such a model costs what one of its shape costs and says what is
+            known beforehand: layers add next to nothing, and the output row of each of these tokens is the embedding
+            of the one before it. Not for a ``tied`` shape.
         claims: Values of `Shape` that the header claims against the truth of the tensors.
     """
     writer = gguf.GGUFWriter(path, architecture)
@@ -109,6 +116,15 @@ def write(
         data = _noise(random, dims, _kind(name, dims, quantisation))
         if loud is not None and name in ("output.weight", "token_embd.weight"):
             _amplify(data, *loud, gguf.GGML_QUANT_SIZES[quantisation][1])
+        if follows is not None:
+            block_bytes = gguf.GGML_QUANT_SIZES[quantisation][1]
+            if name == "token_embd.weight":
+                said = {after: data[before].copy() for before, after in follows.items()}
+            elif name == "output.weight":
+                for after, row in said.items():
+                    data[after] = row
+            elif name.endswith(("attn_output.weight", "ffn_down.weight")):
+                _amplify(data, range(len(data)), _HUSH, block_bytes)
         writer.write_tensor_data(data)
     writer.close()
     return path

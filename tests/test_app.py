@@ -11,6 +11,7 @@ from cierzo.app import open_chat, open_conversations, open_engine
 from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.llamaserver import LlamaServer
 from cierzo.engines.openai import OpenAI
+from cierzo.engines.options import Adapter, Options
 from cierzo.engines.scripted import Scripted
 from cierzo.engines.tgi import Tgi
 from cierzo.errors import BadSetting, CierzoError, ModelError, UnknownModel
@@ -29,6 +30,21 @@ async def test_context_and_slots_reach_the_engine() -> None:
     engine = open_engine(Settings.load({"context": 512, "slots": 2}))
     assert (engine.describe().context, engine.describe().slots) == (512, 2)
     await engine.close()
+
+
+async def test_what_is_chosen_for_the_embedded_engine_reaches_it(tmp_path: Path) -> None:
+    engine = open_engine(Settings.load({"kv_type": "q8_0", "gpu_layers": 3, "lora": (f"{tmp_path}/a.gguf:0.5",)}))
+    assert isinstance(engine, LlamaCpp)
+    assert engine._options == Options("q8_0", 3, adapters=(Adapter(tmp_path / "a.gguf", 0.5),))
+    await engine.close()
+    for told in ({"speculation": "ngram"}, {"speculation": "ngram", "slots": 1}):
+        engine = open_engine(Settings.load(told))
+        assert engine.describe().slots == 1
+        await engine.close()
+    with pytest.raises(BadSetting, match="slots is 3, but with speculation ngram"):
+        open_engine(Settings.load({"speculation": "ngram", "slots": 3}))
+    with pytest.raises(BadSetting, match="is no scale"):
+        open_engine(Settings.load({"lora": ("a.gguf:loud",)}))
 
 
 async def test_a_script_is_an_engine(tmp_path: Path) -> None:

@@ -97,8 +97,30 @@ def test_sampling_flags_reach_the_engine():
         "seed": 7,
         "stop": ["x", "y"],
         "alternatives": 1,
+        "json_schema": None,
     }
     assert (lines[-1]["reason"], lines[-1]["answer_tokens"], lines[-1]["seed"]) == ("length", 3, 7)
+
+
+def test_an_answer_is_kept_to_the_schema_in_a_file(tmp_path):
+    """With the demo model, and everything besides that the embedded engine can be told."""
+    path = tmp_path / "schema.json"
+    path.write_text('{"type": "array", "items": {"enum": ["sí", "no"]}, "minItems": 2, "maxItems": 3}')
+    told = ("--kv-type", "bf16", "--gpu-layers", "0", "--speculation", "ngram")
+    out = answered(*told, "ask", "--json-schema", str(path), "--seed", "1", "¿Quién eres?")
+    assert 2 <= len(json.loads(out)) <= 3
+    done = cierzo("ask", *SCRIPTED, "--json-schema", str(path), "Hola")
+    assert (done.returncode, b"cannot be kept to by the engine scripted" in done.stderr) == (2, True)
+    for content, words in (
+        (b"{", b"is not JSON"),
+        (b'{"not": {}}', b"at /not"),
+        (b'{"title": "' + b"x" * 70_000, b"bytes"),
+    ):
+        path.write_bytes(content)
+        done = cierzo("ask", *SCRIPTED, "--json-schema", str(path), "Hola")
+        assert (done.returncode, words in done.stderr, done.stderr.count(b"\n")) == (2, True, 1), done.stderr
+    done = cierzo("ask", *SCRIPTED, "--json-schema", str(tmp_path / "none"), "Hola")
+    assert (done.returncode, b"cannot be read" in done.stderr) == (2, True)
 
 
 def test_a_flag_before_the_command_counts_and_one_after_it_counts_more(tmp_path):

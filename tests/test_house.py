@@ -20,7 +20,8 @@ ROOT = SOURCE.parent.parent
 
 # A module, or a folder with all below it, and the floor that it stands on. The longest name that fits counts.
 FLOORS = {
-    "errors": 0,
+    "errors": -1,
+    "schemas": 0,
     "messages": 1,
     "settings": 1,
     "telemetry": 2,

@@ -52,6 +52,10 @@ def test_the_flag_for_home_decides_which_file_is_read(tmp_path: Path) -> None:
         ({"slots": 0}, "--slots is 0"),
         ({"host": " "}, "--host is ' '"),
         ({"log": "loud"}, "--log is 'loud'"),
+        ({"kv_type": "q9"}, "--kv-type is 'q9'"),
+        ({"gpu_layers": "many"}, "--gpu-layers is 'many'"),
+        ({"gpu_layers": -1}, "--gpu-layers is -1"),
+        ({"speculation": "yes"}, "--speculation is 'yes'"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(flags: dict[str, object], says: str) -> None:
@@ -103,6 +107,19 @@ def test_home_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
 )
 def test_loopback(host: str, local: bool) -> None:
     assert Settings.load({"host": host}).is_loopback() is local
+
+
+def test_what_the_embedded_engine_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    default = Settings.load()
+    assert (default.kv_type, default.gpu_layers, default.speculation, default.lora) == ("f16", "auto", "off", ())
+    monkeypatch.setenv("CIERZO_LORA", "a.gguf:0.5, b.gguf,")
+    monkeypatch.setenv("CIERZO_GPU_LAYERS", "12")
+    assert Settings.load().lora == ("a.gguf:0.5", "b.gguf")
+    assert Settings.load().gpu_layers == 12
+    assert Settings.load({"lora": ("c.gguf",), "gpu_layers": "auto"}).lora == ("c.gguf",)
+    (tmp_path / "cierzo.toml").write_text('lora = ["d.gguf"]\nkv_type = "q8_0"\n')
+    monkeypatch.delenv("CIERZO_LORA")
+    assert Settings.load({"home": tmp_path}).lora == ("d.gguf",)
 
 
 def test_settings_do_not_change_the_environment() -> None:

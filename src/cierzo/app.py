@@ -15,6 +15,7 @@ from cierzo.engines.hub import Hub
 from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.llamaserver import LlamaServer
 from cierzo.engines.openai import OpenAI
+from cierzo.engines.options import Options, adapters
 from cierzo.engines.scripted import Scripted
 from cierzo.engines.tgi import Tgi
 from cierzo.errors import BadSetting, CierzoError
@@ -43,7 +44,13 @@ def open_engine(settings: Settings) -> Engine:
     kind, _, rest = settings.engine.partition(":")
     if kind == "llamacpp" and not rest:
         model = catalog.find(settings.model, settings.home)
-        return LlamaCpp(model, slots=settings.slots, context=settings.context, threads=settings.threads)
+        return LlamaCpp(
+            model,
+            slots=settings.slots,
+            context=settings.context,
+            threads=settings.threads,
+            options=_options(settings),
+        )
     if kind == "scripted":
         return Scripted.load(rest)
     if kind == "hf":
@@ -77,6 +84,26 @@ def _provided(settings: Settings) -> Engine:
         template=settings.template,
         context=settings.context,
         slots=settings.slots if "slots" in settings.model_fields_set else 0,
+    )
+
+
+def _options(settings: Settings) -> Options:
+    """Gather what is chosen for the embedded engine.
+
+    Raises:
+        BadSetting: An adapter is not written as one, or several answers at a time are wanted of an engine that guesses.
+    """
+    guesses = settings.speculation == "ngram"
+    if guesses and "slots" in settings.model_fields_set and settings.slots > 1:
+        raise BadSetting(
+            f"slots is {settings.slots}, but with speculation ngram one answer is written at a time: set slots to 1 or "
+            "speculation to off"
+        )
+    return Options(
+        kv_type=settings.kv_type,
+        gpu_layers=None if settings.gpu_layers == "auto" else settings.gpu_layers,
+        speculation=guesses,
+        adapters=adapters(settings.lora),
     )
 
 

@@ -38,6 +38,9 @@ WINDOW = 4096
 LONG_WINDOW = 32_768
 """The window for which it is told too: as many as most of these models were trained for."""
 
+KV_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_0": 18 / 32}
+"""Bytes that one value of the KV cache takes, by its type in llama.cpp."""
+
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 _COMPUTE = 64 * 2**20
@@ -96,13 +99,15 @@ def place_of(model: Model) -> Place:
     return Place(model.repo, model.file, model.revision)
 
 
-def memory_needed(model: Model, context: int = WINDOW) -> int:
+def memory_needed(model: Model, context: int = WINDOW, kv_type: str = "f16") -> int:
     """Return about how many bytes of memory a model takes while it answers.
 
-    The weights, the KV cache of a window of ``context`` tokens (at most the model's own) at 16 bits, and what
-    llama.cpp computes in. Weights lie in the page cache, so a machine that is a little short is slow and does not fail.
+    The weights, the KV cache of a window of ``context`` tokens (at most the model's own) with values of ``kv_type``
+    (one of `KV_BYTES`), and what llama.cpp computes in. Weights lie in the page cache, so a machine that is a little
+    short is slow and does not fail.
     """
-    return model.size + min(context, model.context) * model.kv_bytes + _COMPUTE + model.size // 20
+    cache = int(min(context, model.context) * model.kv_bytes * KV_BYTES[kv_type] / KV_BYTES["f16"])
+    return model.size + cache + _COMPUTE + model.size // 20
 
 
 def asked(model: Model) -> Model:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cierzo import prompt as prompts
 from cierzo.engines.base import meet, orderly
-from cierzo.errors import EngineDied
+from cierzo.errors import BadSampling, EngineDied
 from cierzo.messages import UNTOLD, Finish, Message, Piece, Prompt, Sampling, Token
 from cierzo.templates import codec, template
 
@@ -119,9 +119,11 @@ class Chat:
         Raises:
             PromptTooLong: The last question alone does not fit the model's window.
             BadText: There is no question.
+            BadSampling: The engine cannot keep to a JSON schema, or the answer to continue has one.
             CierzoError: For a model that is not Mistral's, what its engine's `FileTemplate.render` raises.
         """
         info = await self.meet()
+        _check_schema(info, sampling, continues=bool(begun))
         context, reserve = info.context - len(begun), min(sampling.max_new_tokens, info.context // RESERVE_SHARE)
         if (own := _own_template(self.engine)) is not None:
             merge = options.consecutive == "merge"
@@ -169,7 +171,12 @@ class Chat:
         return await asyncio.to_thread(make, text, info.template, context=info.context)
 
     def stream_prompt(self, prompt: Prompt, sampling: Sampling = DEFAULT_SAMPLING) -> AsyncGenerator[StreamEvent, None]:
-        """Yield what `stream` yields, for a prompt that is made already. Raises what the engine raises."""
+        """Yield what `stream` yields, for a prompt that is made already. Raises what the engine raises.
+
+        Raises:
+            BadSampling: The engine cannot keep to a JSON schema.
+        """
+        _check_schema(self.engine.describe(), sampling)
         return self.engine.stream(prompt, sampling)
 
     async def answer(
@@ -234,6 +241,16 @@ def _begun(prompt: Prompt, begun: Sequence[Token], info: EngineInfo) -> Prompt:
 def _own_template(engine: Engine) -> FileTemplate | None:
     """Return what writes the prompts of a model that is not Mistral's; None for all others."""
     return getattr(engine, "own_template", None)
+
+
+def _check_schema(info: EngineInfo, sampling: Sampling, *, continues: bool = False) -> None:
+    """Leave no schema out silently: an answer that does not fit it is worse than none."""
+    if sampling.json_schema is None:
+        return
+    if "json_schema" not in info.honours:
+        raise BadSampling(f"json_schema cannot be kept to by the engine {info.engine}: leave it out, or use llamacpp:")
+    if continues:
+        raise BadSampling("json_schema holds for a whole answer, so this one cannot be gone on with: ask anew")
 
 
 def _sha256(file: Path, enough: threading.Event) -> str:

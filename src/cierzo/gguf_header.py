@@ -180,19 +180,20 @@ class Kind:
     own: str
 
 
-def read_header(path: Path, *, tokens: frozenset[int] = frozenset()) -> Header:
+def read_header(path: Path, *, tokens: frozenset[int] = frozenset(), adapter: bool = False) -> Header:
     """Read the head of a GGUF file.
 
     Args:
         path: The file.
         tokens: Ids of tokens to read besides the first ones.
+        adapter: Whether it is not a model but an adapter for one, which has no window and no layers of its own.
 
     Raises:
         ModelUnreadable: It is not a GGUF of version 2 or 3, is damaged, is cut short, or llama.cpp could not load it.
     """
     try:
         with os.fdopen(_open(path), "rb", buffering=2**20) as file:
-            return _Reader(file, os.fstat(file.fileno()).st_size, path.name, tokens).read()
+            return _Reader(file, os.fstat(file.fileno()).st_size, path.name, tokens).read(adapter=adapter)
     except OSError as failed:
         raise ModelUnreadable(f"{path} cannot be read ({failed.strerror or failed}): check the file") from None
 
@@ -225,7 +226,7 @@ class _Reader:
         self.digest = hashlib.blake2b(digest_size=16)
         self.header = Header(size=size)
 
-    def read(self) -> Header:
+    def read(self, *, adapter: bool) -> Header:
         if self.take(4) != b"GGUF":
             self.fail("is not a GGUF model")
         version = self.scalar(_U32)
@@ -236,7 +237,8 @@ class _Reader:
             self.fail("claims more parts than any model has")
         for _ in range(entries):
             self.entry()
-        self.check_shape()
+        if not adapter:
+            self.check_shape()
         self.check_length([self.tensor() for _ in range(tensors)])
         read = self.header
         return Header(read.values, read.tokens, self.vocabulary(), self.digest.hexdigest(), self.size, read.weights)

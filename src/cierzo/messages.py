@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Literal, Self, cast
 
 from cierzo.errors import BadSampling, BadText
+from cierzo.schemas import canonical
 
 Role = Literal["system", "user", "assistant"]
 
@@ -142,6 +143,8 @@ class Sampling:
         seed: Seed of the random numbers; None lets the engine choose, and `Finish.seed` reports it.
         stop: Texts that end the answer; the text itself is not part of the answer.
         alternatives: How many of the most probable tokens each `Token` reports.
+        json_schema: JSON Schema that the answer is kept to, as text or as an object (see `cierzo.schemas`); None
+            lets the model write what it likes. An answer that ``max_new_tokens`` cut short is a piece of JSON.
 
     Raises:
         BadSampling: A value is not a number or outside its range; the sentence names both.
@@ -156,6 +159,7 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     alternatives: int = 0
+    json_schema: str | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -164,6 +168,8 @@ class Sampling:
                 continue
             object.__setattr__(self, name, _number(name, value, low, high))
         object.__setattr__(self, "stop", _stops(self.stop))
+        if self.json_schema is not None:
+            object.__setattr__(self, "json_schema", canonical(self.json_schema))
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:

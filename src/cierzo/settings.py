@@ -10,11 +10,17 @@ import os
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from cierzo.errors import BadSetting, HomeNotWritable
 
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SECRETS = ("engine_key", "database_url")
+KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_0"]
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -60,6 +68,16 @@ class Settings(BaseSettings):
     slots: int = Field(4, ge=1, le=64, description="answers that the embedded engine writes at the same time")
     context: int = Field(0, ge=0, le=1_048_576, description="tokens of the model's window to use; 0 takes what fits")
     threads: int = Field(0, ge=0, le=512, description="processor threads of the embedded engine; 0 chooses")
+    kv_type: KvType = Field("f16", description="type of the KV cache: q8_0 takes about half the memory of f16")
+    gpu_layers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
+        "auto", description="layers of the model on the graphics card; auto is as many as fit, 0 is none"
+    )
+    speculation: Literal["off", "ngram"] = Field(
+        "off", description="ngram guesses what was said before; one answer at a time, and guesses have no probability"
+    )
+    lora: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="LoRA adapters to apply: PATH or PATH:SCALE of a GGUF file; several with commas between"
+    )
     grace: float = Field(
         20, ge=0, le=3600, description="seconds that running answers get to finish when a server is told to end"
     )
@@ -77,6 +95,11 @@ class Settings(BaseSettings):
         if not all("!" <= letter <= "~" for letter in said):
             raise ValueError("a key has printable ASCII characters only and no spaces")
         return SecretStr(said)
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _several(cls, said: object) -> object:
+        return tuple(part.strip() for part in said.split(",") if part.strip()) if isinstance(said, str) else said
 
     @field_validator("host")
     @classmethod

@@ -165,7 +165,7 @@ def test_the_headers(server):
         ({"frequency_penalty": 0.5}, "`frequency_penalty` is not supported"),
         ({"watermark": True}, "`watermark` is not supported"),
         ({"best_of": 2}, "`best_of` != 1"),
-        ({"grammar": {"type": "regex", "value": "a"}}, "grammar is not supported"),
+        ({"grammar": {"type": "regex", "value": "a"}}, "`grammar` of the type `regex` is not supported"),
         ({"adapter_id": "x"}, "`adapter_id` is not supported"),
         ({"truncate": 0}, "`truncate` must be strictly positive and less than"),
         (

@@ -20,7 +20,7 @@ import pytest
 import synthetic
 from driving import everything, first_token, greedy, model_of, our_children, prompt_of, until
 
-from cierzo.engines import llamacpp, supervisor
+from cierzo.engines import fitting, llamacpp, supervisor
 from cierzo.engines.llamacpp import LlamaCpp
 from cierzo.engines.vocabulary import Vocabulary
 from cierzo.engines.wire import Reader, request
@@ -336,7 +336,7 @@ async def test_waiting_places_are_bounded_and_first_come_is_first_served(slow, s
 
 
 async def is_free(engine):
-    return not await llamacpp._is_processing(engine._supervisor.current, 0)
+    return not await llamacpp.is_processing(engine._supervisor.current, 0)
 
 
 @pytest.mark.parametrize("moment", ["reading", "writing", "stop text"])
@@ -428,7 +428,7 @@ async def test_closing_ends_what_runs(tiny, short_tmp):
 
 
 async def test_the_window_shrinks_to_the_memory_that_is_free(slow, short_tmp, monkeypatch):
-    needs = slow.size + llamacpp.ENGINE_BYTES
+    needs = slow.size + fitting.ENGINE_BYTES
     monkeypatch.setattr(llamacpp, "machine", lambda: Machine(needs, needs + 5000 * slow.kv_bytes, 1))
     engine = LlamaCpp(slow)
     await everything(engine.stream(PROMPT, greedy(1)))

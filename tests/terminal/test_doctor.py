@@ -1,5 +1,6 @@
 """What the doctor finds on machines that are not well."""
 
+import json
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -21,13 +22,29 @@ def settings(tmp_path):
     return Settings.load({"home": tmp_path})
 
 
-def trial(monkeypatch, status, stderr=""):
-    done = SimpleNamespace(returncode=status, stderr=stderr)
+def trial(monkeypatch, status, stderr="", stdout=""):
+    done = SimpleNamespace(returncode=status, stderr=stderr, stdout=stdout)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
 
 
 def test_a_library_that_loads(settings):
+    check = doctor._library(settings)
+    assert check.state == "ok"
+    assert "it computes on the processor" in check.found or "layers go to it" in check.found
+
+
+def test_what_it_computes_on(monkeypatch, settings):
+    """No machine with a graphics card is at hand: what its library says is made up here, in the child's words."""
+    processor = {"name": "CPU", "description": "EPYC", "kind": "CPU", "memory": 2**34}
+    card = {"name": "CUDA0", "description": "NVIDIA RTX 3090", "kind": "GPU", "memory": 24 * 2**30}
+    trial(monkeypatch, 0, stdout=json.dumps({"devices": [card, processor], "system": ""}))
+    assert "knows NVIDIA RTX 3090 (CUDA0, 2" in doctor._library(settings).found
+    off = settings.model_copy(update={"gpu_layers": 0})
+    assert doctor._library(off).found.endswith("layers go to the processor, as gpu_layers is 0")
+    trial(monkeypatch, 0, stdout=json.dumps({"devices": [processor], "system": ""}))
     assert doctor._library(settings).state == "ok"
+    some = settings.model_copy(update={"gpu_layers": 20})
+    assert (doctor._library(some).state, "gpu_layers is 20" in doctor._library(some).found) == ("warn", True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the library brings its own")

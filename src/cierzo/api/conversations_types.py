@@ -45,6 +45,9 @@ class Sampling(Body):
         le=MAX_ALTERNATIVES,
         description="how many of the most probable tokens each token reports  [0]",
     )
+    json_schema: str | dict[str, Any] | None = Field(
+        default=None, description="JSON Schema that the answer is kept to, where the engine honours it; see docs/api.md"
+    )
 
     def value(self) -> SamplingValue:
         """Return it as the value that engines take.
@@ -207,6 +210,7 @@ class SamplingUsed(BaseModel):
     seed: int | None
     stop: list[str]
     alternatives: int
+    json_schema: str | None = Field(description="the JSON Schema that the answer was kept to, as one line")
 
 
 class Facts(BaseModel):

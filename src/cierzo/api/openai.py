@@ -25,7 +25,9 @@ from cierzo.api.openai_types import (
     CompletionRequest,
     ModelCard,
     ModelList,
+    NamedSchema,
     OpenAIError,
+    ResponseFormat,
 )
 from cierzo.api.wire import (
     VERSION,
@@ -42,6 +44,7 @@ from cierzo.api.wire import (
 from cierzo.api.work import Work, whole
 from cierzo.errors import BadSampling, CierzoError, Overloaded, PromptTooLong, UnknownModel
 from cierzo.messages import Alternative, Finish, Message, Prompt, Role, Sampling, Token
+from cierzo.schemas import ANY_OBJECT, canonical
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -55,7 +58,7 @@ DEFAULT_LENGTH = 16
 """Tokens that ``/v1/completions`` writes when ``max_tokens`` is left out, as OpenAI has it."""
 
 _LONGEST = 131_072
-_NAMES = {"max_new_tokens": "max_tokens", "alternatives": "top_logprobs"}
+_NAMES = {"max_new_tokens": "max_tokens", "alternatives": "top_logprobs", "json_schema": "response_format"}
 _DONE = b"data: [DONE]\n\n"
 _REASONS = {"eos_token": "stop", "stop_sequence": "stop", "length": "length"}
 _ONLY = {
@@ -71,7 +74,7 @@ _ONLY = {
     "tool_calls": "empty: there are no tools here",
     "functions": "empty: there are no tools here",
     "function_call": "none: there are no tools here",
-    "response_format": 'text: {"type": "text"}',
+    "response_format": "of the type text, json_object, or json_schema with its json_schema",
     "modalities": '["text"]',
     "audio": "left out: only text is written",
     "prediction": "left out",
@@ -204,7 +207,19 @@ def _message(said: ChatMessage) -> Message:
 def _chat_sampling(asked: ChatRequest) -> Sampling:
     if asked.top_logprobs and not asked.logprobs:
         raise BadSampling("top_logprobs needs logprobs to be true")
-    return _sampling(asked, asked.max_completion_tokens or asked.max_tokens or _LONGEST, asked.top_logprobs or 0)
+    length = asked.max_completion_tokens or asked.max_tokens or _LONGEST
+    return replace(_sampling(asked, length, asked.top_logprobs or 0), json_schema=_schema(asked.response_format))
+
+
+def _schema(asked: ResponseFormat | None) -> str | None:
+    match asked:
+        case ResponseFormat(type="json_object"):
+            return ANY_OBJECT
+        case ResponseFormat(type="json_schema", json_schema=NamedSchema(schema_=schema)):
+            return canonical(schema)
+        case ResponseFormat(type="json_schema"):
+            raise BadSampling("json_schema is missing: say response_format.json_schema with name and schema")
+    return None
 
 
 def _sampling(asked: Common, length: int, alternatives: int) -> Sampling:

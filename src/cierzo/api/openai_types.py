@@ -46,10 +46,22 @@ class StreamOptions(Body):
     include_obfuscation: Literal[False] | None = None
 
 
-class ResponseFormat(Body):
-    """The form of the answer: only plain text."""
+class NamedSchema(BaseModel):
+    """A JSON Schema that the answer is kept to. The name is for people."""
 
-    type: Literal["text"]
+    model_config = ConfigDict(strict=True, extra="forbid", populate_by_name=True)
+
+    name: str = Field("", max_length=64)
+    description: str | None = Field(None, description="ignored: say it in a message")
+    schema_: dict[str, Any] = Field(alias="schema", description="JSON Schema; docs/api.md says what may be in it")
+    strict: bool | None = Field(None, description="ignored: the answer is always kept to the schema")
+
+
+class ResponseFormat(Body):
+    """The form of the answer: plain text, any JSON object, or JSON that fits a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = Field(None, description="with the type json_schema")
 
 
 class Common(Body):

@@ -23,6 +23,7 @@ from cierzo.api.tgi_types import (
     CompatRequest,
     Generated,
     GenerateRequest,
+    Grammar,
     Info,
     Parameters,
     SimpleToken,
@@ -43,6 +44,7 @@ from cierzo.api.wire import (
 from cierzo.api.work import Work, whole
 from cierzo.errors import BadInput, CierzoError, ModelError, Overloaded
 from cierzo.messages import Finish, Prompt, Sampling, Token
+from cierzo.schemas import canonical
 from cierzo.templates import codec, template
 
 if TYPE_CHECKING:
@@ -121,8 +123,19 @@ async def _checked(work: Work, asked: GenerateRequest) -> _Asked:
         seed=None if p.seed is None else p.seed % (2**32 - 1),
         stop=tuple(p.stop or ()),
         alternatives=p.top_n_tokens or 0,
+        json_schema=_schema(p.grammar),
     )
     return _Asked(asked.inputs, parameters, prompt, sampling, sampled, began, time.perf_counter())
+
+
+def _schema(grammar: Grammar | None) -> str | None:
+    """Return the schema of a grammar; of the type ``json_schema`` it may stand in an object with a name."""
+    if grammar is None:
+        return None
+    value = grammar.value
+    if grammar.type == "json_schema" and isinstance(value, dict) and isinstance(value.get("schema"), dict):
+        value = value["schema"]
+    return canonical(value)
 
 
 def _total(window: int) -> int:
@@ -158,7 +171,7 @@ def _check(p: Parameters, inputs: str, window: int) -> None:
         (not inputs, "`inputs` cannot be empty"),
         (p.truncate is not None and not 0 < p.truncate <= most, f"{truncate}Given: {p.truncate}"),
         (p.watermark, "`watermark` is not supported: leave it out"),
-        (p.grammar is not None, "grammar is not supported"),
+        (p.grammar is not None and p.grammar.type == "regex", "`grammar` of the type `regex` is not supported"),
         (p.adapter_id is not None, "`adapter_id` is not supported: leave it out"),
     )
     for wrong, words in rules:

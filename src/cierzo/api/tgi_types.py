@@ -16,6 +16,13 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
+class Grammar(Body):
+    """What the answer is kept to. Of the type ``json_schema`` the value may be ``{"name", "schema"}``."""
+
+    type: Literal["json", "json_object", "json_schema", "regex"] = Field(description="regex is not supported")
+    value: str | dict[str, Any] = Field(description="JSON Schema, as an object or as its text; see docs/api.md")
+
+
 class Parameters(Body):
     """How to write. What the engine cannot do is refused, never left out silently."""
 
@@ -38,7 +45,7 @@ class Parameters(Body):
     )
     seed: int | None = Field(None, ge=0, lt=2**64, description="taken modulo 2**32 - 1")
     top_n_tokens: int | None = Field(None, description=f"at most {TOPS}")
-    grammar: dict[str, Any] | None = Field(None, description="not supported")
+    grammar: Grammar | None = Field(None, description="JSON Schema that the answer is kept to")
     adapter_id: str | None = Field(None, description="not supported")
 
 

@@ -37,6 +37,9 @@ except ImportError:  # Windows
 
 PR_SET_PDEATHSIG = 1
 OOM_PREFERRED = "800"
+NGRAM = 4
+"""So many tokens must have come in this order before for what followed them to be guessed; see docs/performance.md."""
+
 TEMPLATE = "{{ messages[0].content }}"
 """Stands in for the template in the file, which is another's program: llama.cpp would parse and run it while it
 loads, and a hostile one never ends or exhausts the stack. Prompts come as ids, so a Mistral model never needs one.
@@ -47,7 +50,9 @@ class Job(TypedDict):
     """What to run.
 
     ``folder`` is private and holds the socket and saved slots; ``address`` is the socket's path. ``memory`` bounds what
-    the process may have of its own, in bytes, for a file whose own template is used; 0 uses none.
+    the process may have of its own, in bytes, for a file whose own template is used; 0 uses none. ``gpu_layers`` is
+    null for as many as fit, ``draft`` how many tokens n-gram speculation guesses at once (0 is none), ``adapters``
+    are LoRA files, each with its scale.
     """
 
     model: str
@@ -59,6 +64,10 @@ class Job(TypedDict):
     threads: int
     batch: int
     memory: int
+    kv_type: str
+    gpu_layers: int | None
+    draft: int
+    adapters: list[tuple[str, float]]
 
 
 class Voice:
@@ -112,13 +121,44 @@ def serve(job: Job, voice: Voice) -> Any:
     params.sse_ping_interval = -1
     params.verbosity = 1
     params.warmup = True
+    has = devices(xllamacpp)
+    _use_options(xllamacpp, params, job, any(device["kind"] in ("GPU", "IGPU") for device in has))
     try:
         server = xllamacpp.Server(params)
     except (RuntimeError, ValueError, OSError) as refused:
         voice.say(refused=str(refused))
         sys.exit(4)
-    voice.say(ready=server.listening_address)
+    voice.say(ready=server.listening_address, devices=has)
     return server
+
+
+def _use_options(xllamacpp: Any, params: Any, job: Job, has_gpu: bool) -> None:
+    """Set what a person may choose: cache type, layers on the graphics card, guessing, adapters."""
+    if job["kv_type"] != "f16":
+        params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{job['kv_type'].upper()}")
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    if job["gpu_layers"] is not None:
+        params.n_gpu_layers = job["gpu_layers"]
+    else:
+        params.fit_params = has_gpu  # llama.cpp then puts as many layers there as fit; window and batch are said
+    if job["draft"]:
+        guess = params.speculative.ngram_simple
+        guess.size_n, guess.size_m = NGRAM, job["draft"]
+        params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, scale) for path, scale in job["adapters"]]
+
+
+def devices(xllamacpp: Any) -> list[dict[str, Any]]:
+    """Return what the installed library can compute on: ``name``, ``description``, ``kind``, ``memory`` in bytes."""
+    return [
+        {
+            "name": str(device["name"]),
+            "description": str(device["description"]),
+            "kind": device["type"].name.removeprefix("GGML_BACKEND_DEVICE_TYPE_"),
+            "memory": int(device["memory_total"]),
+        }
+        for device in xllamacpp.get_device_info()
+    ]
 
 
 def run_engine(job: Job, voice: Voice, guardian: int) -> NoReturn:
@@ -196,8 +236,13 @@ def run_alone(job: Job, voice: Voice) -> NoReturn:
 
 
 def main() -> NoReturn:
-    """Read the job from standard input and do it."""
+    """Read the job from standard input and do it; with ``--devices``, only print what can be computed on."""
     voice = Voice()
+    if sys.argv[1:] == ["--devices"]:
+        import xllamacpp  # noqa: PLC0415 - as above
+
+        voice.say(devices=devices(xllamacpp), system=xllamacpp.get_system_info())
+        os._exit(0)
     line = b""
     while not line.endswith(b"\n"):
         more = os.read(0, 65_536)

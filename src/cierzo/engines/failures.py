@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from cierzo.errors import CierzoError, EngineDied, EngineMissing, ModelUnreadabl
 if TYPE_CHECKING:
     from pathlib import Path
 
+_ODD_HEADS = re.compile(r"cache type (\w+) with block size \d+ does not divide n_embd_head_\w=(\d+)")
+_UNFIT_ADAPTER = re.compile(r"failed to apply lora adapter: ([^(]+?)\s*(?:\(|$)")
 CRASHES = tuple(
     getattr(signal, name) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE") if hasattr(signal, name)
 )
@@ -37,6 +40,16 @@ def unreadable(model: Path, errors: list[str]) -> CierzoError:
         return NotEnoughMemory(
             f"there is not enough memory for {model.name}: close other programs, set a smaller context, or choose "
             "a smaller model"
+        )
+    if odd := _ODD_HEADS.search(said):
+        return ModelUnreadable(
+            f"{model.name} cannot have a KV cache of type {odd[1]} (its heads have {odd[2]} values, and the type takes "
+            "them by the block): set CIERZO_KV_TYPE=f16"
+        )
+    if unfit := _UNFIT_ADAPTER.search(said):
+        return ModelUnreadable(
+            f"a LoRA adapter does not fit {model.name} ({unfit[1][:200]}): choose the adapter that was trained for "
+            "this model"
         )
     lines = [line.split(" E ", 1)[-1].strip() for line in errors if " E " in line]
     reasons = [line.rpartition("error loading model: ")[2] for line in lines if "error loading model: " in line]

@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import secrets
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
-import orjson
 import psutil
 
-from cierzo.engines.base import EngineInfo
+from cierzo.engines.base import SAMPLING_FIELDS, EngineInfo
+from cierzo.engines.constraint import Constraint
 from cierzo.engines.file_template import BEYOND, FileTemplate
-from cierzo.engines.slots import Line, Plan, Slot, Slots, Step
+from cierzo.engines.fitting import fit
+from cierzo.engines.options import DEFAULTS, Options, check_adapter
+from cierzo.engines.slot_actions import is_processing, slot_action
+from cierzo.engines.slots import Line, Plan, Slot, Slots
 from cierzo.engines.supervisor import Launch, Running, Supervisor
 from cierzo.engines.vocabulary import Vocabulary
 from cierzo.engines.wire import End, Reader, Reading, refusal, request
-from cierzo.errors import BadText, EngineDied, ModelUnreadable, NotEnoughMemory, Overloaded, PromptTooLong
+from cierzo.errors import BadText, EngineDied, ModelUnreadable, Overloaded, PromptTooLong
 from cierzo.machine import machine
 from cierzo.messages import Finish, Phase, PhaseName, Prompt, Sampling, StreamEvent, Timings, Token
 from cierzo.templates import FILE
@@ -37,19 +39,8 @@ if TYPE_CHECKING:
 
     from cierzo.catalog import Model
 
-SMALLEST_WINDOW = 2048
-ENGINE_BYTES = 96 * 2**20
-"""What the process takes beside weights and cache: Python, llama.cpp's code, buffers of one batch."""
-
-SHELF_BYTES = 2 * 2**30
 TELL_EVERY = 0.2
 SILENT_AFTER = 1.0
-WEIGHTS_PER_CELL = 32_000
-"""A Mistral 7B in 4 bits has so many bytes of weights per byte of cache; for files of which nothing is known."""
-
-SMALLEST_BATCH = 4
-BATCH_BYTES = 20e9
-"""Bytes of weights times tokens that one thread works through in well under a second; see docs/engine.md."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +62,7 @@ class _Answer:
     running: Running | None = None
     plan: Plan | None = None
     slots: Slots = field(default_factory=lambda: Slots(0, 0, 0))
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         asked = self.sampling.seed
@@ -107,10 +99,11 @@ class LlamaCpp:
 
     Args:
         model: The model; its file must be on this machine.
-        slots: Answers that are written at the same time; more wait.
+        slots: Answers that are written at the same time; more wait. With ``options.speculation`` it is always one.
         context: Tokens of the window to use; 0 takes the model's own, or as much of it as fits into memory.
         threads: Processor threads; 0 leaves one core to everyone else.
         places: Answers that may wait.
+        options: Type of the KV cache, graphics card, guessing, adapters.
 
     Raises:
         ModelUnreadable: Nothing is known of the model before its file is here; or the vocabulary of a file with a
@@ -120,11 +113,21 @@ class LlamaCpp:
         own_template: Writes the prompts of a model that is not Mistral's, with the template in its file; else None.
     """
 
-    def __init__(self, model: Model, *, slots: int = 4, context: int = 0, threads: int = 0, places: int = 64) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        slots: int = 4,
+        context: int = 0,
+        threads: int = 0,
+        places: int = 64,
+        options: Options = DEFAULTS,
+    ) -> None:
         if not model.template:
             raise _not_here(model.name)
         self._model = model
-        self._count = slots
+        self._options = options
+        self._count = slots = 1 if options.speculation else slots  # alone: see docs/performance.md
         self._context = min(context, model.context) if model.context else context
         self._threads = threads or max(1, _cores() - 1)
         self._window = self._context or model.context
@@ -139,7 +142,17 @@ class LlamaCpp:
         """Say what it is; the window may shrink when the model is loaded and memory is short."""
         model = self._model
         template = self.own_template.name if self.own_template else model.template
-        return EngineInfo("llamacpp", model.name, self._window, template, self._count, where="on this machine")
+        guesses = self._options.speculation
+        return EngineInfo(
+            "llamacpp",
+            model.name,
+            self._window,
+            template,
+            self._count,
+            honours=SAMPLING_FIELDS | {"json_schema"},
+            details=frozenset({"ids"}) if guesses else frozenset({"ids", "logprobs", "alternatives"}),
+            where="on this machine",
+        )
 
     def start(self) -> None:
         """Begin to load the model, and return at once. What goes wrong is raised by `stream`."""
@@ -239,17 +252,35 @@ class LlamaCpp:
                 slot=answer.plan.slot.number,
                 room=self._room(answer),
             )
+            answer.constraint = self._constrained(answer, running)
             async with contextlib.aclosing(self._events(running, answer, body)) as events:
                 async for event in events:
+                    if answer.constraint and isinstance(event, Token):
+                        answer.constraint.heard(event.text)
                     if isinstance(event, Finish):
+                        if answer.constraint:
+                            await answer.constraint.ended(event.reason)
                         complete = event.stop is None
                         self._give_back(answer, complete=complete)
                     yield event
         except (aiohttp.ClientError, OSError) as broken:
-            raise await self._fate(running, broken) from None
+            fate = await self._fate(running, broken)
+            raise (answer.constraint.blame(fate) if answer.constraint else fate) from None
         finally:
+            if answer.constraint:
+                answer.constraint.close()
             self._answers.discard(answer)
             self._give_back(answer, complete=complete)
+
+    def _constrained(self, answer: _Answer, running: Running) -> Constraint | None:
+        """Watch over an answer that is kept to a schema."""
+        if answer.sampling.json_schema is None:
+            return None
+        return Constraint(
+            running,
+            lambda: all(one is answer or one.constraint is None for one in self._answers),
+            lambda: time.monotonic() - max((one.heard for one in self._answers), default=0.0),
+        )
 
     async def _events(self, running: Running, answer: _Answer, body: bytes) -> AsyncGenerator[StreamEvent, None]:
         """Send the request and translate what comes."""
@@ -279,7 +310,7 @@ class LlamaCpp:
         """Save, restore and erase slots as planned. A step that fails costs time later and nothing else."""
         assert answer.plan is not None
         for step in answer.plan.steps:
-            done = await _slot_action(running, step)
+            done = await slot_action(running, step)
             if step.action == "save" and done is not None:
                 for gone in answer.slots.saved(step.file, step.held, int(done.get("n_written", 0))):
                     (running.folder / gone).unlink(missing_ok=True)
@@ -301,7 +332,7 @@ class LlamaCpp:
         task.add_done_callback(self._freeing.discard)
 
     async def _until_free(self, running: Running, slots: Slots, slot: Slot, held: tuple[int, ...]) -> None:
-        while self._supervisor.current is running and await _is_processing(running, slot.number):  # noqa: ASYNC110 - it tells nobody
+        while self._supervisor.current is running and await is_processing(running, slot.number):  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.01)
         slots.release(slot, held)
         self._line.wake()
@@ -330,44 +361,23 @@ class LlamaCpp:
             size = path.stat().st_size
         except OSError as denied:
             raise ModelUnreadable(f"{path} cannot be read ({denied.strerror}): check the path") from None
-        free = machine().free_memory
-        cell = self._model.kv_bytes or max(1, size // WEIGHTS_PER_CELL)
-        window = self._context or self._model.context or SMALLEST_WINDOW
-        while not self._context and window // 2 >= SMALLEST_WINDOW and size + ENGINE_BYTES + window * cell > free:
-            window //= 2
-        needed = size + ENGINE_BYTES + window * cell
-        if needed > free:
-            raise NotEnoughMemory(
-                f"{name} needs {_gigabytes(needed)} of memory for a window of {window} tokens and "
-                f"{_gigabytes(free)} are free: close other programs, set a smaller context, or choose a smaller model"
-            )
-        pool = window + min(window * (self._count - 1), (free - needed) // 4 // cell)
-        batch = 2 ** int(math.log2(max(1.0, BATCH_BYTES * self._threads / max(1, size))))
-        self._window = window
-        self._slots = Slots(self._count, pool, min(SHELF_BYTES, free // 8))
+        for adapter in self._options.adapters:
+            check_adapter(adapter, path)
+            size += adapter.path.stat().st_size
+        fitted = fit(
+            self._model,
+            size,
+            context=self._context,
+            slots=self._count,
+            threads=self._threads,
+            free=machine().free_memory,
+            options=self._options,
+        )
+        self._window = fitted.window
+        self._slots = Slots(self._count, fitted.pool, fitted.shelf)
         self._vocabulary = Vocabulary(path)
-        batch = max(SMALLEST_BATCH, self._count, min(256, batch))
-        memory = 2 * size + pool * cell + BEYOND if self.own_template else 0
-        return Launch(path, self._count, pool, self._threads, batch, memory)
-
-
-async def _slot_action(running: Running, step: Step) -> dict[str, Any] | None:
-    """Ask llama.cpp to do one step; None if it did not."""
-    assert running.session is not None
-    url = f"{running.url}/slots/{step.slot}?action={step.action}"
-    async with running.session.post(url, data=orjson.dumps({"filename": step.file})) as response:
-        return dict(orjson.loads(await response.read())) if response.status == 200 else None  # noqa: PLR2004
-
-
-async def _is_processing(running: Running, number: int) -> bool:
-    """Ask llama.cpp whether a slot is at work; a process that does not answer is at work on nothing."""
-    assert running.session is not None
-    try:
-        async with running.session.get(f"{running.url}/slots") as response:
-            slots = orjson.loads(await response.read())
-            return any(slot["id"] == number and slot["is_processing"] for slot in slots)
-    except (aiohttp.ClientError, OSError, RuntimeError, ValueError, TypeError, KeyError):
-        return False
+        memory = 2 * size + fitted.cache + BEYOND if self.own_template else 0
+        return Launch(path, self._count, fitted.pool, self._threads, fitted.batch, memory, self._options)
 
 
 def _cores() -> int:
@@ -378,7 +388,3 @@ def _cores() -> int:
 
 def _not_here(name: str) -> ModelUnreadable:
     return ModelUnreadable(f"{name} is not on this machine: get it with `cierzo models pull {name}`")
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB"

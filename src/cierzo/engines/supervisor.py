@@ -24,7 +24,9 @@ import aiohttp
 import orjson
 import psutil
 
+from cierzo.engines.constraint import complaint_of
 from cierzo.engines.failures import died_loading, missing, unreadable
+from cierzo.engines.options import DEFAULTS, Options
 from cierzo.errors import CierzoError, EngineDied, EngineMissing, ModelUnreadable
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class Launch:
     threads: int
     batch: int
     memory: int = 0
+    options: Options = DEFAULTS
 
 
 class Running:
@@ -88,6 +91,8 @@ class Running:
         self.session: aiohttp.ClientSession | None = None
         self.ended: int | None = None
         self.hung = False
+        self.devices: list[dict[str, Any]] = []
+        self.complaints, self.complaint = 0, ""  # how often llama.cpp gave a JSON schema up, and why the last time
         self.useful = False  # whether it ever answered; one that did not is started again ever more slowly
         self._guardian: asyncio.subprocess.Process | None = None
         self._errors: deque[str] = deque(maxlen=40)
@@ -141,6 +146,7 @@ class Running:
             "threads": self.launch.threads,
             "batch": self.launch.batch,
             "memory": self.launch.memory,
+            **self.launch.options.job(),
         }
         self._guardian.stdin.write(orjson.dumps(job) + b"\n")
 
@@ -153,6 +159,7 @@ class Running:
             elif "ready" in line:
                 if not self.address.endswith(".sock"):
                     self.url = line["ready"]
+                self.devices = line.get("devices", [])
                 return
             elif "missing" in line:
                 raise missing(line["missing"])
@@ -180,6 +187,8 @@ class Running:
         with contextlib.suppress(asyncio.CancelledError):
             while chunk := await stream.read(4096):
                 *lines, rest = (rest + chunk).split(b"\n")
+                for reason in filter(None, map(complaint_of, lines)):
+                    self.complaints, self.complaint = self.complaints + 1, reason
                 self._errors.extend(line[:500].decode(errors="replace") for line in lines if line.strip())
                 rest = rest[:4096]
 

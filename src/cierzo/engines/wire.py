@@ -15,6 +15,7 @@ import orjson
 
 from cierzo.errors import CierzoError, EngineRefused, PromptTooLong
 from cierzo.messages import Alternative, FinishReason, Prompt, Sampling, Token
+from cierzo.schemas import for_llama
 
 if TYPE_CHECKING:
     from cierzo.engines.vocabulary import Vocabulary
@@ -54,8 +55,10 @@ def request(prompt: Prompt, sampling: Sampling, *, seed: int, slot: int, room: i
     else:
         min_p = NOISE
         order += ["temperature", "min_p"] + ["top_k"] * (top_k > 0) + ["top_p"] * (sampling.top_p < 1)
+    kept_to = {"json_schema": for_llama(sampling.json_schema)} if sampling.json_schema else {}
     return orjson.dumps(
         {
+            **kept_to,
             "prompt": prompt.ids,
             "n_predict": room,
             "id_slot": slot,
@@ -185,15 +188,26 @@ class Reader:
     def _tokens(self, event: dict[str, Any]) -> list[Token]:
         """Make the tokens of one event: one, or all that a character took."""
         count, self._counted = event["tokens_predicted"] - self._counted, event["tokens_predicted"]
-        entry = event["completion_probabilities"][0]
-        raw, last = bytes(entry["bytes"]), entry["id"]
-        token = Token(last, raw.decode(errors="replace"), _logprob(entry), not raw, self._alternatives(entry))
+        raw, token = self._last(event)
         if count > 1:
             return self._several(token, raw, count)
         if not raw:
             self._control = token
             return []
         return [self._first(token)]
+
+    def _last(self, event: dict[str, Any]) -> tuple[bytes, Token]:
+        """Make the last token of an event, with its bytes. One that was guessed has no probability: llama.cpp checks
+        that the model would have chosen it, and looks nothing up.
+        """
+        if "completion_probabilities" not in event:
+            raw = event["content"].encode()
+            return raw, Token(event["tokens"][-1], event["content"], special=not raw)
+        entry = event["completion_probabilities"][0]
+        raw = bytes(entry["bytes"])
+        return raw, Token(
+            entry["id"], raw.decode(errors="replace"), _logprob(entry), not raw, self._alternatives(entry)
+        )
 
     def _several(self, last: Token, raw: bytes, count: int) -> list[Token]:
         pieces = self.vocabulary.split(raw, count, last.id)

@@ -65,7 +65,7 @@ def _value(name: str, text: str) -> Any:
     """Read a value as it was typed; `Sampling` says what is wrong with it."""
     if name == "stop":
         return () if text == "-" else tuple(part.replace("\\n", "\n") for part in _quoted(text))
-    if name == "seed" and text in ("-", "none"):
+    if name in ("seed", "json_schema") and text in ("-", "none"):
         return None
     for kind in (int, float):
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import platform
 import signal
 import socket
@@ -12,11 +13,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from cierzo import catalog
+from cierzo.engines.supervisor import CHILD
 from cierzo.errors import CierzoError
 from cierzo.machine import machine
 from cierzo.messages import Message, Sampling
@@ -136,7 +138,7 @@ def _port(settings: Settings) -> Check:
     return Check("port", "ok", f"{settings.host} port {settings.port} is free for the page")
 
 
-def _library(_: Settings) -> Check:
+def _library(settings: Settings) -> Check:
     """Look at the engine's library without loading it here: it may end the process that does."""
     try:
         found = f"xllamacpp {version('xllamacpp')}"
@@ -148,12 +150,12 @@ def _library(_: Settings) -> Check:
         advice = "install it: apt install libgomp1, dnf install libgomp, or apk add libgomp"
         return Check("library", "fail", f"{found}, but the system's libgomp.so.1 is missing", advice)
     try:
-        command = [sys.executable, "-I", "-c", "import xllamacpp"]
+        command = [sys.executable, "-P", str(CHILD), "--devices"]
         trial = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)  # noqa: S603 - fixed
     except (OSError, subprocess.TimeoutExpired) as failed:
         return Check("library", "fail", f"{found} cannot be tried: {failed}", "restart the machine and try again")
     if trial.returncode == 0:
-        return Check("library", "ok", f"{found} loads")
+        return _computes_on(json.loads(trial.stdout)["devices"], found, settings)
     if trial.returncode == -getattr(signal, "SIGILL", 0):
         advice = "this processor lacks AVX2, which the library needs: use a machine from 2015 or later"
         return Check("library", "fail", f"{found} uses an instruction that this processor lacks", advice)
@@ -161,6 +163,20 @@ def _library(_: Settings) -> Check:
     return Check(
         "library", "fail", f"{found} does not load: {reason}", "reinstall it: pip install --force-reinstall xllamacpp"
     )
+
+
+def _computes_on(devices: list[dict[str, Any]], library: str, settings: Settings) -> Check:
+    """Say what the engine computes on. Only some builds of the library know a graphics card."""
+    cards = [device for device in devices if device["kind"] in ("GPU", "IGPU")]
+    if cards:
+        named = ", ".join(f"{card['description']} ({card['name']}, {size(card['memory'])})" for card in cards)
+        where = "the processor, as gpu_layers is 0" if settings.gpu_layers == 0 else "it"
+        return Check("library", "ok", f"{library} loads and knows {named}; layers go to {where}")
+    found = f"{library} loads; it computes on the processor and knows no graphics card"
+    if settings.gpu_layers in ("auto", 0):
+        return Check("library", "ok", found)
+    advice = "install the build of xllamacpp for yours: see docs/engine.md, or leave gpu_layers out"
+    return Check("library", "warn", f"{found}, but gpu_layers is {settings.gpu_layers}", advice)
 
 
 def _loads(name: str) -> bool:
@@ -186,13 +202,17 @@ def _model(settings: Settings) -> Check:
             file.read(1)
     except OSError as denied:
         return Check("model", "fail", f"{model.path} cannot be read ({denied.strerror})", "check who may read it")
-    needed, free = catalog.memory_needed(model, settings.context or catalog.WINDOW), machine().free_memory
+    needed, free = _needs(model, settings), machine().free_memory
     found = f"{model.name}, {size(model.size)}, template {shown(model.template)}, needs {size(needed)} of memory"
     if needed > free:
         return Check(
             "model", "warn", f"{found}; {size(free)} are free", "close other programs, or choose a smaller model"
         )
     return Check("model", "ok", found)
+
+
+def _needs(model: catalog.Model, settings: Settings) -> int:
+    return catalog.memory_needed(model, settings.context or catalog.WINDOW, settings.kv_type)
 
 
 def _answer(open_chat: Callable[[Settings], Chat], settings: Settings) -> Check:

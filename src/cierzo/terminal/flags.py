@@ -10,12 +10,14 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cierzo.errors import BadText
+from cierzo.errors import BadSampling, BadText
 from cierzo.messages import MAX_TEXT, Message, Sampling
+from cierzo.schemas import MAX_BYTES as MAX_BYTES_OF_SCHEMA
 from cierzo.settings import Settings
 from cierzo.terminal.language import say
 
@@ -57,11 +59,16 @@ class Doors:
         Raises:
             BadSetting: A value cannot be used.
         """
-        said = {name: value for name, value in flags.items() if name in Settings.model_fields and value is not None}
-        settings = Settings.load({**self.flags, **said})
+        said = {name: value for name, value in flags.items() if name in Settings.model_fields and _is_said(value)}
+        earlier = {name: value for name, value in self.flags.items() if _is_said(value)}
+        settings = Settings.load({**earlier, **said})
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("cierzo").setLevel(settings.log.upper())
         return settings
+
+
+def _is_said(value: object) -> bool:
+    return value not in (None, ())  # a flag that may be repeated, and was not given, is an empty list
 
 
 def tell_once(settings: Settings) -> None:
@@ -96,14 +103,28 @@ def sampling_flags(command: Command) -> Command:
         click.option("--min-p", type=float, help=f"Drop what is less probable than this times the best.  [{_D.min_p}]"),
         click.option("--seed", type=int, help="Seed of the random numbers.  [chosen, and reported]"),
         click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text. May be repeated."),
+        click.option("--json-schema", metavar="FILE", help="Keep the answer to the JSON Schema in this file."),
     ]
     for option in reversed(options):
         command = option(command)
     return command
 
 
+def llama_flags(command: Command) -> Command:
+    """Add what the embedded engine can be told, beside what `Settings` reads from elsewhere."""
+    for option in (
+        click.option("--lora", multiple=True, metavar="FILE[:SCALE]", help="LoRA adapter. May be repeated."),
+        click.option("--speculation", metavar="off|ngram", help="Guess what was said before.  [off]"),
+        click.option("--gpu-layers", metavar="N|auto", help="Layers on the graphics card.  [auto]"),
+        click.option("--kv-type", metavar="TYPE", help="Type of the KV cache, such as q8_0.  [f16]"),
+    ):
+        command = option(command)
+    return command
+
+
 def model_flags(command: Command) -> Command:
-    """Add ``--model`` and ``--engine``."""
+    """Add ``--model``, ``--engine``, and what the embedded engine can be told."""
+    command = llama_flags(command)
     command = click.option(
         "--engine",
         metavar="URL",
@@ -122,11 +143,21 @@ def sampling_of(flags: Mapping[str, Any], *, alternatives: int = 0) -> Sampling:
     """Make the `Sampling` that the flags say.
 
     Raises:
-        BadSampling: A value is not a number or out of its range.
+        BadSampling: A value is not a number or out of its range, or the file has no JSON schema that can be kept to.
     """
     names = {f.name for f in fields(Sampling)}
     said = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
+    if "json_schema" in said:
+        said["json_schema"] = _schema_in(Path(said["json_schema"]))
     return Sampling.of({"alternatives": alternatives, **said})
+
+
+def _schema_in(path: Path) -> bytes:
+    try:
+        with path.expanduser().open("rb") as file:
+            return file.read(MAX_BYTES_OF_SCHEMA + 1)
+    except OSError as denied:
+        raise BadSampling(f"--json-schema {path} cannot be read ({denied.strerror}): check the path") from None
 
 
 def messages_of(question: str, system: str | None) -> list[Message]:

@@ -251,7 +251,7 @@ def _answer(value: Any, place: str, known: set[str]) -> tuple[Answer, tuple[int,
 
 
 def _sampling(value: Any, place: str) -> Sampling:
-    given = record(value, _SAMPLING, place)
+    given = record(value, _SAMPLING, place, newer=("json_schema",))
     try:
         return Sampling(**given)
     except BadInput as refused:
