@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from talking import until
 
-from cierzo import chat as chat_module
+from cierzo import holding
 from cierzo.chat import Chat, PromptOptions
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import BadText, EngineDied, PromptTooLong
@@ -141,7 +141,7 @@ async def test_the_models_file_is_known_by_its_hash(tmp_path: Path) -> None:
 
 
 async def test_a_large_file_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_module, "_BLOCK", 1)  # forty million steps
+    monkeypatch.setattr(holding, "_BLOCK", 1)  # forty million steps
     chat = Chat(Scripted())
     chat.engine.file = tmp_path / "model"
     chat.engine.file.write_bytes(b"x" * 40_000_000)

@@ -11,7 +11,7 @@ from talking import Talk, talking
 from cierzo import catalog
 from cierzo.continuing import begin_with, ends
 from cierzo.engines.llamacpp import LlamaCpp
-from cierzo.engines.script import Reply
+from cierzo.engines.script import Reply, Script
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import BadInput, Conflict, NotFound
 from cierzo.messages import Alternative, Finish, Sampling, Token
@@ -196,8 +196,7 @@ async def test_what_cannot_be_continued(talk: Talk) -> None:
         await talk.go_on(asked.answer.id, owner="ana", at=1)
     with pytest.raises(BadInput, match="within a character"):
         await talk.go_on(asked.answer.id, owner=None, at=3)
-    talk.chat.engine = Scripted("x")
-    talk.chat.engine.script = type(talk.chat.engine.script)(template="v3-tekken")
+    talk.turn_to(Scripted(script=Script(template="v3-tekken")))
     with pytest.raises(BadInput, match="other tokens"):
         await talk.go_on(asked.answer.id, owner=None, at=1)
 

@@ -14,6 +14,7 @@ import gradio as gr
 import pytest
 
 import cierzo
+from cierzo.chat import Chat
 from cierzo.engines.script import Reply
 from cierzo.engines.scripted import Scripted
 
@@ -46,7 +47,7 @@ def load(root: Path) -> Iterator[Load]:
         asyncio.run(inside_a_loop())
         loaded.append(module)
         if engine:
-            module.client._client.chat.engine = engine
+            module.client._client.chat = Chat(engine)
         return module
 
     yield loading

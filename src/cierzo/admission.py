@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from cierzo.errors import Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Hashable
+    from collections.abc import AsyncGenerator, Callable, Hashable
 
 WAITING = 512
 """Waiting places, of all people together. Half of them are only for people who do not wait yet."""
@@ -24,15 +24,22 @@ RETRY_AFTER = 5.0
 
 
 class Ticket:
-    """One answer's right to start. Made by `Admission.enter`; `leave` it, whatever happens."""
+    """One answer's right to start. Made by `Admission.enter`; `leave` it, whatever happens.
 
-    __slots__ = ("_admission", "_changed", "admitted", "who")
+    Attributes:
+        who: Who asked for it.
+        admitted: Whether it may start.
+        after: Called once, when it is left.
+    """
+
+    __slots__ = ("_admission", "_changed", "admitted", "after", "who")
 
     def __init__(self, admission: Admission, who: str) -> None:
         self._admission = admission
         self._changed = asyncio.Event()
         self.who = who
         self.admitted = False
+        self.after: Callable[[], None] | None = None
 
     @property
     def position(self) -> int:
@@ -52,6 +59,9 @@ class Ticket:
     def leave(self) -> None:
         """Give the place back: the answer has ended, or was given up while it waited. May be called twice."""
         self._admission.left(self)
+        after, self.after = self.after, None
+        if after is not None:
+            after()
 
     def changed(self) -> None:
         """Wake whoever waits in `turn`."""

@@ -19,6 +19,7 @@ from cierzo.engines.options import Options, adapters
 from cierzo.engines.scripted import Scripted
 from cierzo.engines.tgi import Tgi
 from cierzo.errors import BadSetting, CierzoError
+from cierzo.switching import Switch
 
 if TYPE_CHECKING:
     from cierzo.conversations import Conversations
@@ -128,7 +129,9 @@ async def open_conversations(settings: Settings, chat: Chat, telemetry: Telemetr
     with suppress(CierzoError, TimeoutError):  # a server that is not there yet may come; until then a guess is used
         async with asyncio.timeout(MEET_WITHIN):
             await chat.meet()
-    return Conversations(chat, store, Replies(store, telemetry), Admission(chat.engine.describe().slots))
+    service = Conversations(chat, store, Replies(store, telemetry), Admission(chat.engine.describe().slots))
+    service.switch = Switch(chat, settings, open_engine, service.turn_to)
+    return service
 
 
 def serve_page(settings: Settings, *, open_browser: bool) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import threading
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from cierzo import prompt as prompts
 from cierzo.engines.base import meet, orderly
 from cierzo.errors import BadSampling, EngineDied
+from cierzo.holding import Hold, Use
 from cierzo.messages import UNTOLD, Finish, Message, Piece, Prompt, Sampling, Token
 from cierzo.templates import codec, template
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
-    from pathlib import Path
 
     from cierzo.engines.base import Engine, EngineInfo
     from cierzo.engines.file_template import FileTemplate
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 RESERVE_SHARE = 4
 """At most this fraction (one in so many) of the window is kept free for the answer while old turns would still fit.
 A large max_new_tokens must not throw away the conversation: the answer may then end with ``length`` instead."""
-
-_BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +74,30 @@ class Answer:
         return Message("assistant", self.text.replace("\0", "\ufffd"), tuple(token.id for token in self.tokens))
 
 
-class Chat:
-    """A model that is ready to talk.
+class Speaker:
+    """Makes prompts for one engine, and streams of its answers.
 
     Args:
-        engine: What answers. The chat closes it.
+        use: The engine.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._hash: asyncio.Task[str] | None = None
-        self._closed = threading.Event()
+    def __init__(self, use: Use) -> None:
+        self._use = use
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        return self._use.engine
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine is and honours."""
+        return self.engine.describe()
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the model's file in hex; empty where there is no file here, or while it is being computed."""
+        return self._use.model_hash
 
     async def meet(self) -> EngineInfo:
         """Return what the engine is, asking its server for it where nobody has yet.
@@ -140,23 +149,6 @@ class Chat:
             )
         return _begun(prompt, begun, info) if begun else prompt
 
-    async def stream(
-        self,
-        messages: Sequence[Message],
-        sampling: Sampling = DEFAULT_SAMPLING,
-        *,
-        options: PromptOptions = DEFAULT_OPTIONS,
-    ) -> AsyncGenerator[StreamEvent, None]:
-        """Yield phases, tokens, and one `Finish`, whatever the engine does. Closing the generator stops it.
-
-        Raises:
-            CierzoError: What `prompt` or the engine raise; `EngineDied` where it breaks its promises.
-        """
-        prompt = await self.prompt(messages, sampling, options=options)
-        async with aclosing(orderly(self.stream_prompt(prompt, sampling))) as events:
-            async for event in events:
-                yield event
-
     async def raw(self, text: str | Sequence[int]) -> Prompt:
         """Make a prompt of a string that has its control tokens already, or of token ids.
 
@@ -177,7 +169,96 @@ class Chat:
             BadSampling: The engine cannot keep to a JSON schema.
         """
         _check_schema(self.engine.describe(), sampling)
-        return self.engine.stream(prompt, sampling)
+        return self._use.stream(prompt, sampling)
+
+
+class Held(Speaker):
+    """An engine that stays for a prompt and its stream, whatever the chat turns to meanwhile.
+
+    Let it go in the end: it is a context manager; to forget it does as well, see `cierzo.holding.Hold`.
+
+    Args:
+        use: The engine.
+    """
+
+    def __init__(self, use: Use) -> None:
+        super().__init__(use)
+        self._hold = Hold(use)
+
+    def again(self) -> Held:
+        """Hold it once more, for somebody else who needs it longer."""
+        return Held(self._use)
+
+    def let_go(self) -> None:
+        """Hold it no longer. May be called twice."""
+        self._hold.let_go()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
+
+
+class Chat(Speaker):
+    """A model that is ready to talk.
+
+    Args:
+        engine: What answers. The chat closes it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(Use(engine))
+        self._before: list[Use] = []
+        self._closed = False
+
+    def hold(self) -> Held:
+        """Return the engine that is in use now, for a prompt and its stream."""
+        return Held(self._use)
+
+    @property
+    def held(self) -> int:
+        """How many answers are under way with the engine that is in use, or about to be."""
+        return self._use.held
+
+    def turn_to(self, engine: Engine, *, after: bool = False) -> Use:
+        """Have another engine answer from now on, and return the use of the one before.
+
+        Answers that are under way finish on the engine that they began with. It is closed when the last of them
+        ends, or with the chat.
+
+        Args:
+            engine: What answers. The chat closes it.
+            after: Let it begin only when the one before is closed.
+
+        Raises:
+            EngineDied: The chat was closed.
+        """
+        if self._closed:
+            raise EngineDied("the chat was closed: open it again")
+        before, self._use = self._use, Use(engine, self._use if after else None)
+        self._before = [each for each in (*self._before, before) if not each.gone.is_set()]
+        before.retire()
+        self._use.start()
+        return before
+
+    async def stream(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling = DEFAULT_SAMPLING,
+        *,
+        options: PromptOptions = DEFAULT_OPTIONS,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Yield phases, tokens, and one `Finish`, whatever the engine does. Closing the generator stops it.
+
+        Raises:
+            CierzoError: What `prompt` or the engine raise; `EngineDied` where it breaks its promises.
+        """
+        with self.hold() as held:
+            prompt = await held.prompt(messages, sampling, options=options)
+            async with aclosing(orderly(held.stream_prompt(prompt, sampling))) as events:
+                async for event in events:
+                    yield event
 
     async def answer(
         self,
@@ -191,14 +272,15 @@ class Chat:
         Raises:
             CierzoError: What `stream` raises.
         """
-        prompt = await self.prompt(messages, sampling, options=options)
-        tokens: list[Token] = []
-        async with aclosing(orderly(self.stream_prompt(prompt, sampling))) as events:
-            async for event in events:
-                if isinstance(event, Token):
-                    tokens.append(event)
-                elif isinstance(event, Finish):
-                    return Answer("".join(token.text for token in tokens), tuple(tokens), event, prompt)
+        with self.hold() as held:
+            prompt = await held.prompt(messages, sampling, options=options)
+            tokens: list[Token] = []
+            async with aclosing(orderly(held.stream_prompt(prompt, sampling))) as events:
+                async for event in events:
+                    if isinstance(event, Token):
+                        tokens.append(event)
+                    elif isinstance(event, Finish):
+                        return Answer("".join(token.text for token in tokens), tuple(tokens), event, prompt)
         raise EngineDied("the engine's answer ended without saying why: ask again")
 
     @property
@@ -206,26 +288,14 @@ class Chat:
         """How many times the engine's process was started again, if it has one."""
         return int(getattr(self.engine, "restarts", 0))
 
-    @property
-    def model_hash(self) -> str:
-        """SHA-256 of the model's file in hex; empty where there is no file here, or while it is being computed."""
-        return self._hash.result() if self._hash and self._hash.done() and not self._hash.cancelled() else ""
-
     async def start(self) -> None:
         """Begin to load the model, if the engine can do that ahead. Returns at once."""
-        start = getattr(self.engine, "start", None)
-        if start is not None:
-            start()
-        file = getattr(self.engine, "file", None)
-        if file is not None and self._hash is None:
-            self._hash = asyncio.create_task(asyncio.to_thread(_sha256, file, self._closed))
+        self._use.start()
 
     async def close(self) -> None:
-        """Free the engine. May be called twice."""
-        self._closed.set()
-        await self.engine.close()
-        if self._hash is not None:
-            await asyncio.wait([self._hash])
+        """Free the engine, and those before it that still answer. May be called twice."""
+        self._closed = True
+        await asyncio.gather(*(use.close() for use in (self._use, *self._before)))
 
 
 def _begun(prompt: Prompt, begun: Sequence[Token], info: EngineInfo) -> Prompt:
@@ -251,17 +321,3 @@ def _check_schema(info: EngineInfo, sampling: Sampling, *, continues: bool = Fal
         raise BadSampling(f"json_schema cannot be kept to by the engine {info.engine}: leave it out, or use llamacpp:")
     if continues:
         raise BadSampling("json_schema holds for a whole answer, so this one cannot be gone on with: ask anew")
-
-
-def _sha256(file: Path, enough: threading.Event) -> str:
-    """Return the hash of a file; empty if it cannot be read, or if it was ``enough`` before the end."""
-    digest = hashlib.sha256()
-    try:
-        with file.open("rb") as opened:
-            while block := opened.read(_BLOCK):
-                if enough.is_set():
-                    return ""
-                digest.update(block)
-    except OSError:
-        return ""  # the engine says what is wrong with the file
-    return digest.hexdigest()

@@ -1,10 +1,14 @@
-"""Where an answer goes on from tokens that are there already: which they are, and when they are its end."""
+"""Where an answer goes on from tokens that are there already: which they are, and when they are its end.
+
+A model with another vocabulary reads the text that is there in tokens of its own.
+"""
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING
 
-from cierzo.errors import BadInput
+from cierzo.errors import BadInput, Conflict
 from cierzo.messages import UNTOLD, Finish, Token
 from cierzo.templates import codec
 from cierzo.templates import template as named
@@ -13,7 +17,52 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from cierzo.messages import Alternative, Prompt, StreamEvent
+    from cierzo.store import StoredMessage
     from cierzo.templates import Codec
+
+CONTINUED = ("length", "stopped", "interrupted", "failed")
+"""How an answer may have ended that can be continued."""
+
+
+def check_continued(old: StoredMessage, template: str, *, plain: bool) -> None:
+    """Refuse to continue what cannot be continued.
+
+    Args:
+        old: What is to be continued.
+        template: That of the model which is to go on.
+        plain: Without a place and a token: where it was cut.
+
+    Raises:
+        Conflict: It is still being written.
+        BadInput: It was not cut; or a token is meant, and the model that goes on has others.
+    """
+    if old.answer is None:
+        raise BadInput("this message is no answer of a model: name an answer")
+    if old.answer.state == "writing":
+        raise Conflict("this answer is still being written: stop it first")
+    if plain and old.answer.reason not in CONTINUED:
+        raise BadInput("this answer is complete: ask for another one, or say from which token to go on")
+    if not plain and old.answer.template != template:
+        raise BadInput(
+            "a model with other tokens wrote this answer: choose that model again, or ask for another answer"
+        )
+
+
+def retold(text: str, template: str) -> tuple[Token, ...]:
+    """Return what another model said as tokens of this template's vocabulary, without the blanks at its end."""
+    if not text.strip():
+        return ()
+    known = codec(named(template))
+    decoder = getincrementaldecoder("utf-8")("replace")
+    ids = known.assistant(text, ends=False)
+    texts = [decoder.decode(known.bytes_of(token), final=not left) for left, token in zip(_down(ids), ids, strict=True)]
+    if known.template.leading_space:
+        texts[0] = texts[0].removeprefix(" ")
+    return tuple(Token(token, said) for token, said in zip(ids, texts, strict=True))
+
+
+def _down(ids: Sequence[int]) -> range:
+    return range(len(ids) - 1, -1, -1)
 
 
 def begin_with(tokens: Sequence[Token], at: int | None, token: int | None, template: str) -> tuple[Token, ...]:

@@ -9,56 +9,33 @@ A system prompt is a message of the tree: the last one on the way to a question 
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cierzo.admission import Singly
+from cierzo.admission import Admission, Singly
 from cierzo.chat import DEFAULT_OPTIONS, DEFAULT_SAMPLING
-from cierzo.continuing import begin_with, ended, ends
+from cierzo.continuing import begin_with, check_continued, ended, ends, retold
 from cierzo.errors import BadInput, Conflict
 from cierzo.messages import Message
-from cierzo.paths import Paths, system_of
+from cierzo.paths import Paths, asking, system_of
 from cierzo.store import AnswerStart, Written
-from cierzo.store.records import MAX_ID
+from cierzo.store.records import Asked, derived_id
 from cierzo.titles import title_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
 
-    from cierzo.admission import Admission, Ticket
-    from cierzo.chat import Chat, PromptOptions
+    from cierzo.admission import Ticket
+    from cierzo.chat import Chat, Held, PromptOptions
+    from cierzo.engines.base import Engine
+    from cierzo.holding import Use
     from cierzo.messages import Prompt, Sampling, StreamEvent, Token
-    from cierzo.paths import Path
     from cierzo.replies import End, Replies
     from cierzo.store import Store, StoredMessage
+    from cierzo.switching import Switch
 
 HEAD = ""
 """In the place of a message's id: the end of the branch in use."""
-
-CONTINUED = ("length", "stopped", "interrupted", "failed")
-"""How an answer may have ended that can be continued."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What asking left in the store.
-
-    Attributes:
-        question: The question.
-        answers: Its answer, empty so far; two where two samplings are compared.
-        created: Whether this very call began the answers; False where the same ``client_id`` had done so before.
-    """
-
-    question: StoredMessage
-    answers: tuple[StoredMessage, ...]
-    created: bool
-
-    @property
-    def answer(self) -> StoredMessage:
-        """The first answer."""
-        return self.answers[0]
 
 
 class Conversations:
@@ -69,12 +46,28 @@ class Conversations:
         store: Where everything is kept. It is not closed here.
         replies: Who writes answers.
         admission: Who may start.
+
+    Attributes:
+        switch: Changes what answers; None where that is fixed.
     """
 
     def __init__(self, chat: Chat, store: Store, replies: Replies, admission: Admission) -> None:
         self.chat, self.store, self.replies, self.admission = chat, store, replies, admission
+        self.switch: Switch | None = None
+        self._emptying: list[Admission] = []
         self._singly = Singly()
         self._paths = Paths(store)
+
+    def turn_to(self, engine: Engine, *, after: bool = False) -> Use:
+        """Have another engine answer from now on, with a queue of its own; see `cierzo.chat.Chat.turn_to`."""
+        before = self.chat.turn_to(engine, after=after)
+        self._emptying, self.admission = self.admissions, Admission(engine.describe().slots)
+        return before
+
+    @property
+    def admissions(self) -> list[Admission]:
+        """The queue, and those of engines before it in which somebody still stands."""
+        return [self.admission, *(each for each in self._emptying if each.running or each.waiting)]
 
     async def ask(
         self,
@@ -112,7 +105,7 @@ class Conversations:
         """
         Message("user", text)  # what cannot be said is refused before anything is written
         samplings = (sampling,) if against is None else (sampling, against)
-        names = [_derived(client_id, f"answer{number}") for number in range(len(samplings))]
+        names = [derived_id(client_id, f"answer{number}") for number in range(len(samplings))]
         async with self._singly.only(client_id and (owner, conversation, client_id)):
             there = await self.store.conversations.get(conversation, owner=owner)
             question = await self._sent(conversation, client_id, text, owner)
@@ -120,22 +113,25 @@ class Conversations:
                 return Asked(question, answers, created=False)
             self.replies.refuse_if_closing()
             parent = question.parent if question else there.head if parent == HEAD else parent
-            with self._tickets(owner, len(samplings)) as tickets:
+            with self._turns(owner, len(samplings)) as (held, tickets):
                 path = await self._paths.to(parent, conversation, owner=owner)
                 if question is not None or system == system_of(path):
                     system = None
                 begins = path if system is None else (*path, Message("system", system))
-                prompt = await self._prompt(begins, text, sampling, options)
+                prompt = await held.prompt(asking(begins, text), sampling, options=options)
                 if question is None:
                     question = await self._store(conversation, parent, system, text, owner=owner, client_id=client_id)
                     if (path := await self._paths.to(question.parent, conversation, owner=owner)) != begins:
-                        prompt = await self._prompt(path, text, sampling, options)  # another process was faster
+                        given = asking(path, text)  # another process was faster
+                        prompt = await held.prompt(given, sampling, options=options)
                 if not there.title:
                     title = title_of(text)
                     await self.store.conversations.change(conversation, owner=owner, title=title, only_untitled=True)
                 begun = []
                 for name, each in zip(names, samplings, strict=True):
-                    begun.append(await self._begin(question, owner, prompt, each, tickets.pop(0), client_id=name))
+                    begun.append(
+                        await self._begin(held, question, owner, prompt, each, ticket=tickets.pop(0), client_id=name)
+                    )
         return Asked(question, tuple(each.message for each in begun), any(each.created for each in begun))
 
     async def prompt(
@@ -153,7 +149,8 @@ class Conversations:
         path = await self._paths.to(there.head if parent == HEAD else parent, conversation, owner=owner)
         if system is not None and system != system_of(path):
             path = (*path, Message("system", system))
-        return await self._prompt(path, text, sampling, DEFAULT_OPTIONS)
+        with self.chat.hold() as held:
+            return await held.prompt(asking(path, text), sampling)
 
     async def again(
         self,
@@ -185,10 +182,12 @@ class Conversations:
                 if there.parent == question.id:
                     return Written(there, created=False)
             self.replies.refuse_if_closing()
-            with self._tickets(owner) as tickets:
+            with self._turns(owner) as (held, tickets):
                 path = await self._paths.to(question.parent, question.conversation, owner=owner)
-                prompt = await self._prompt(path, question.text, sampling, options)
-                return await self._begin(question, owner, prompt, sampling, tickets.pop(0), client_id=client_id)
+                prompt = await held.prompt(asking(path, question.text), sampling, options=options)
+                return await self._begin(
+                    held, question, owner, prompt, sampling, ticket=tickets.pop(0), client_id=client_id
+                )
 
     async def go_on(
         self,
@@ -225,40 +224,30 @@ class Conversations:
             for there in await self._answered(old.conversation, [client_id], owner):
                 if there.answer is not None and there.answer.continues == answer:
                     return Written(there, created=False)
-            await self.chat.meet()
-            self._check_continued(old, plain=at is None and token is None)
             self.replies.refuse_if_closing()
-            template = self.chat.engine.describe().template
-            kept = begin_with(await self.store.replies.tokens(answer, owner=owner), at, token, template)
-            over = ends(kept, template)
-            kept = kept[:-1] if over else kept  # as in any answer, the end itself is not among its tokens
-            with self._tickets(owner) as tickets:
+            with self._turns(owner) as (held, tickets):
+                template = (await held.meet()).template
+                check_continued(old, template, plain=at is None and token is None)
+                if old.answer is not None and old.answer.template != template:
+                    kept = retold(old.text, template)
+                else:
+                    kept = begin_with(await self.store.replies.tokens(answer, owner=owner), at, token, template)
+                over = ends(kept, template)
+                kept = kept[:-1] if over else kept  # as in any answer, the end itself is not among its tokens
                 path = await self._paths.to(question.parent, question.conversation, owner=owner)
-                prompt = await self._prompt(path, question.text, sampling, options, kept)
+                prompt = await held.prompt(asking(path, question.text), sampling, options=options, begun=kept)
                 return await self._begin(
+                    held,
                     question,
                     owner,
                     prompt,
                     sampling,
-                    tickets.pop(0),
+                    ticket=tickets.pop(0),
                     client_id=client_id,
                     continues=answer,
                     kept=kept,
                     over=over,
                 )
-
-    def _check_continued(self, old: StoredMessage, *, plain: bool) -> None:
-        """Refuse to continue what cannot be continued; ``plain`` is without a place and a token."""
-        if old.answer is None:
-            raise BadInput("this message is no answer of a model: name an answer")
-        if old.answer.state == "writing":
-            raise Conflict("this answer is still being written: stop it first")
-        if plain and old.answer.reason not in CONTINUED:
-            raise BadInput("this answer is complete: ask for another one, or say from which token to go on")
-        if old.answer.template != self.chat.engine.describe().template:
-            raise BadInput(
-                "a model with other tokens wrote this answer: choose that model again, or ask for another answer"
-            )
 
     async def stop(self, answer: str, *, owner: str | None) -> StoredMessage:
         """Stop an answer and return it with what it said; see `cierzo.replies.Replies.stop`."""
@@ -271,16 +260,21 @@ class Conversations:
         return self.replies.follow(answer, owner=owner, after=after)
 
     @contextmanager
-    def _tickets(self, owner: str | None, count: int = 1) -> Iterator[list[Ticket]]:
-        """Take places in the queue; those that nobody took out of the list are given back."""
+    def _turns(self, owner: str | None, count: int = 1) -> Iterator[tuple[Held, list[Ticket]]]:
+        """Hold the engine and take places in its queue; those that nobody took out of the list are given back.
+
+        Whoever has a place holds the engine for as long.
+        """
         tickets: list[Ticket] = []
-        try:
-            for _ in range(count):
-                tickets.append(self.admission.enter(owner or ""))  # noqa: PERF401 - the first is left if the second fails
-            yield tickets
-        finally:
-            for ticket in tickets:
-                ticket.leave()
+        with self.chat.hold() as held:
+            try:
+                for _ in range(count):
+                    tickets.append(self.admission.enter(owner or ""))
+                    tickets[-1].after = held.again().let_go
+                yield held, tickets
+            finally:
+                for ticket in tickets:
+                    ticket.leave()
 
     async def _sent(
         self, conversation: str, client_id: str | None, text: str, owner: str | None
@@ -316,7 +310,7 @@ class Conversations:
         append = self.store.conversations.append
         try:
             if system is not None:
-                name = _derived(client_id, "system")
+                name = derived_id(client_id, "system")
                 said = await append(
                     conversation, owner=owner, parent=parent, role="system", text=system, client_id=name
                 )
@@ -333,23 +327,24 @@ class Conversations:
 
     async def _begin(
         self,
+        held: Held,
         question: StoredMessage,
         owner: str | None,
         prompt: Prompt,
         sampling: Sampling,
-        ticket: Ticket,
         *,
+        ticket: Ticket,
         client_id: str | None,
         continues: str | None = None,
         kept: Sequence[Token] = (),
         over: bool = False,
     ) -> Written:
-        info = self.chat.engine.describe()
+        info = held.info
         start = AnswerStart(
             info.engine,
             info.model,
             sampling,
-            model_hash=self.chat.model_hash,
+            model_hash=held.model_hash,
             template=prompt.template,
             prompt_ids=() if info.takes == "messages" else prompt.ids,
             route=info.takes,
@@ -363,7 +358,7 @@ class Conversations:
             parent=question.id,
             start=start,
             ticket=ticket,
-            stream=lambda: ended(prompt) if over else self.chat.stream_prompt(prompt, sampling),
+            stream=lambda: ended(prompt) if over else held.stream_prompt(prompt, sampling),
             kept=kept,
             client_id=client_id,
         )
@@ -375,20 +370,3 @@ class Conversations:
         if there.role != "user":
             raise BadInput("this message is no question and no answer to one: name another")
         return there
-
-    async def _prompt(
-        self, path: Path, text: str, sampling: Sampling, options: PromptOptions, begun: Sequence[Token] = ()
-    ) -> Prompt:
-        """Make the prompt of a question after a path: of its system prompts the last one counts."""
-        system = system_of(path)
-        given = [message for message in path if message.role != "system"]
-        first = [Message("system", system)] if system else []
-        return await self.chat.prompt([*first, *given, Message("user", text)], sampling, options=options, begun=begun)
-
-
-def _derived(client_id: str | None, what: str) -> str | None:
-    """Return the id of what comes with a message, made from the message's own; never longer than an id may be."""
-    if client_id is None:
-        return None
-    name = f"{client_id}.{what}"
-    return name if len(name) <= MAX_ID else f"{hashlib.sha256(client_id.encode()).hexdigest()}.{what}"

@@ -76,3 +76,10 @@ class Paths:
 def system_of(path: Path) -> str:
     """Return the system prompt that counts at the end of a path; empty where there is none."""
     return next((message.text for message in reversed(path) if message.role == "system"), "")
+
+
+def asking(path: Path, text: str) -> list[Message]:
+    """Return what a prompt is made of for a question after a path: of its system prompts the last one counts."""
+    system = system_of(path)
+    first = [Message("system", system)] if system else []
+    return [*first, *(message for message in path if message.role != "system"), Message("user", text)]

@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     template: str = Field(
         "", description="prompt template of the model behind an engine that is a server; empty finds it out by its name"
     )
+    engines: str = Field("", description="addresses of engines, with commas between, that the page may change to")
     host: str = Field("127.0.0.1", description="address on which the page listens")
     port: int = Field(7860, ge=0, le=65_535, description="port on which the page listens; 0 takes a free one")
     insecure: bool = Field(
@@ -158,6 +159,10 @@ class Settings(BaseSettings):
                 f"cannot write to {self.home} ({denied.strerror}): set CIERZO_HOME to a folder that you may write"
             ) from None
         return self.home
+
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses in ``engines``."""
+        return tuple(each.strip() for each in self.engines.split(",") if each.strip())
 
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the page."""

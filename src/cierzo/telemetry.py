@@ -12,9 +12,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
+
+    from prometheus_client import Metric
 
     from cierzo.messages import Finish
 
@@ -49,6 +53,10 @@ class Telemetry:
     def gauge(self, name: str, words: str, value: Callable[[], float]) -> None:
         """Show a number that is asked for when the metrics are read."""
         Gauge(name, words, registry=self.registry).set_function(value)
+
+    def labels(self, name: str, words: str, value: Callable[[], Mapping[str, str]]) -> None:
+        """Show names that are asked for when the metrics are read, as the labels of a 1."""
+        self.registry.register(_Labels(name, words, value))
 
     def requested(self, route: str, status: int, seconds: float) -> None:
         """Count a request that has ended."""
@@ -85,6 +93,17 @@ class Telemetry:
 
     def _histogram(self, name: str, words: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, words, buckets=buckets, registry=self.registry)
+
+
+class _Labels(Collector):
+    def __init__(self, name: str, words: str, value: Callable[[], Mapping[str, str]]) -> None:
+        self._name, self._words, self._value = name, words, value
+
+    def collect(self) -> Iterator[Metric]:
+        labels = self._value()
+        metric = GaugeMetricFamily(self._name, self._words, labels=list(labels))
+        metric.add_metric(list(labels.values()), 1)
+        yield metric
 
 
 class JsonLines(logging.Formatter):

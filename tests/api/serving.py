@@ -65,7 +65,9 @@ class Live:
 
     def take(self, engine, silence):
         """Answer with another engine from now on, and give up on it after so many seconds without an event."""
-        self.engine = self.work.chat.engine = engine
+        self.engine = engine
+        self.loop.call_soon_threadsafe(self.work.chat.turn_to, engine)
+        until(lambda: self.work.chat.engine is engine)
         self.work._silence = self.work.service.replies._silence = silence
         return self
 
@@ -78,6 +80,9 @@ class Live:
 
     def get(self, path, **more):
         return HTTP.get(self.url + path, **more)
+
+    def put(self, path, body):
+        return HTTP.put(self.url + path, json=body)
 
     def patch(self, path, body):
         return HTTP.patch(self.url + path, json=body)

@@ -139,7 +139,7 @@ async def opened(talk):
 async def test_who_reads_the_end_slowly_keeps_nobody_waiting(tmp_path):
     async with talking(tmp_path, Scripted("uno dos"), running=1) as talk:
         work = await opened(talk)
-        async with aclosing(work.answer(await talk.chat.raw("Hi"), Sampling())) as answer:
+        async with aclosing(work.answer(talk.chat.hold(), await talk.chat.raw("Hi"), Sampling())) as answer:
             async for said in answer:
                 assert work.running == (not isinstance(said, Finish))
 
@@ -148,7 +148,7 @@ async def test_a_client_that_leaves_while_the_server_cuts_is_not_told(tmp_path):
     async with talking(tmp_path, Scripted(Reply.of([Wait()])), running=1) as talk:
         work = await opened(talk)
         prompt = await talk.chat.raw("Hi")
-        answers = [asyncio.create_task(whole(work.answer(prompt, Sampling()))) for _ in range(4)]
+        answers = [asyncio.create_task(whole(work.answer(talk.chat.hold(), prompt, Sampling()))) for _ in range(4)]
         while work.queued < 3 or not talk.chat.engine.running:  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(0.01)
         for answer in answers[::2]:
@@ -165,7 +165,7 @@ async def test_a_request_that_comes_while_the_program_ends_takes_no_place(tmp_pa
         work = await opened(talk)
         await talk.replies.close()
         with pytest.raises(Overloaded, match="is ending"):
-            await whole(work.answer(await talk.chat.raw("Hi"), Sampling()))
+            await whole(work.answer(talk.chat.hold(), await talk.chat.raw("Hi"), Sampling()))
         assert (work.running, talk.chat.engine.asked) == (0, deque())
 
 

@@ -8,14 +8,16 @@ from contextlib import asynccontextmanager
 import pytest
 from test_render import Terminal, screen
 
+from cierzo import app
 from cierzo.app import open_conversations
 from cierzo.chat import Chat
 from cierzo.engines.script import Reply, Script, Wait
 from cierzo.engines.scripted import Scripted
-from cierzo.errors import BadText, EngineDied, Overloaded
+from cierzo.errors import BadText, EngineDied, Overloaded, UnknownModel
 from cierzo.messages import Phase, Sampling
 from cierzo.settings import Settings
 from cierzo.store import Store
+from cierzo.switching import Switch
 from cierzo.terminal import commands
 from cierzo.terminal.chat import converse
 from cierzo.terminal.commands import COMMANDS
@@ -215,6 +217,47 @@ async def test_show_tokens_and_prompt():
     assert "<s>[INST] hello [INST][/INST]\n" in out(made)
     assert "[INST]" in err(made)  # told to be plain text
     assert "ended with eos_token" in err(made)
+
+
+async def test_model_and_engine_change_what_answers(monkeypatch):
+    made, gone = [], Scripted("viejo")
+
+    def opened(settings):
+        if settings.model == "none":
+            raise UnknownModel("there is no model 'none': see `cierzo models list`")
+        slow = (Reply.of("x", first=60),) if settings.model == "lento" else (Reply.of("nuevo"),)
+        made.append(Scripted(script=Script(slow, model=settings.model, context=4096)))
+        return made[-1]
+
+    monkeypatch.setattr(app, "open_engine", opened)
+    monkeypatch.setattr(Switch, "_fits_beside", lambda *_: True)  # these models have no files
+    to = screen(terminal=False)
+    pressing = []
+
+    async def press():
+        while not any(each.running for each in made if each.script.model == "lento"):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    class Pressing(Typed):
+        async def read(self):
+            if self.lines and self.lines[0] == "/model lento":
+                pressing.append(asyncio.create_task(press()))
+            return await super().read()
+
+    lines = ("uno", "/model", "/model otro", "dos", "/model none", "tres", "/model lento", "/engine scripted:")
+    async with serving(gone) as service:
+        here = Talk(service, to)
+        await converse(here, Pressing(*lines))
+        assert [message.answer.model for message in here.path if message.answer] == ["scripted", "otro", "otro"]
+        assert gone._closed
+        told = to.err.getvalue()
+        assert "otro · scripted · v3 · 4,096 tokens" in told
+        assert "there is no model 'none'" in told
+        assert "[stopped]" in told
+        assert [each.script.model for each in made] == ["otro", "lento", "cierzo-demo"]
+        assert service.chat.engine is made[-1]
+    await asyncio.gather(*pressing)
 
 
 async def test_clear_and_help_and_quit():

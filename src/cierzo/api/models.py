@@ -105,13 +105,13 @@ def router(work: Work, pulls: pulling.Downloads, home: Path) -> APIRouter:
 
         The first time it measures the memory, for a quarter of a second.
         """
-        return json_response(await asyncio.to_thread(_listed, home, pulls, work.chat.engine.describe().model))
+        return json_response(await asyncio.to_thread(_listed, home, pulls, work.chat.info.model))
 
     @api.delete("/models/{model:path}", response_model=Removed, summary="Remove a model")
     async def removed(model: str) -> Response:
         """Remove its file from this machine, and what a broken download of it has left. Not one that is in use."""
         there = await asyncio.to_thread(named, model, home)
-        if there.name == work.chat.engine.describe().model:
+        if there.name == work.chat.info.model:
             raise Conflict(f"{there.name:.200} is in use: choose another model first")
         going = pulls.of(there)
         if going is not None and not going.is_over:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from cierzo.chat import Held
+
 LEAST = -9999.0
 """OpenAI's own figure for a probability of nearly zero; JSON has no infinity."""
 
@@ -150,7 +152,7 @@ def router(work: Work) -> APIRouter:
     started = int(time.time())
 
     def card() -> dict[str, Any]:
-        return {"id": work.chat.engine.describe().model, "object": "model", "created": started, "owned_by": "cierzo"}
+        return {"id": work.chat.info.model, "object": "model", "created": started, "owned_by": "cierzo"}
 
     @api.get("/models", response_model=ModelList, summary="The one model")
     async def models() -> Response:
@@ -170,8 +172,9 @@ def router(work: Work) -> APIRouter:
     )
     async def chat_completions(asked: ChatRequest, request: Request) -> Response:
         sampling = _chat_sampling(asked)
-        prompt = await work.chat.prompt([_message(message) for message in asked.messages], sampling)
-        return await _Chat(work, prompt, sampling, asked, logprobs=bool(asked.logprobs)).response(request)
+        held = work.chat.hold()
+        prompt = await held.prompt([_message(message) for message in asked.messages], sampling)
+        return await _Chat(work, held, prompt, sampling, asked, logprobs=bool(asked.logprobs)).response(request)
 
     @api.post(
         "/completions",
@@ -182,8 +185,11 @@ def router(work: Work) -> APIRouter:
     async def completions(asked: CompletionRequest, request: Request) -> Response:
         sampling = _sampling(asked, asked.max_tokens or DEFAULT_LENGTH, asked.logprobs or 0)
         given: Any = asked.prompt
-        prompt = await work.chat.raw(given[0] if isinstance(given, list) and not isinstance(given[0], int) else given)
-        return await _Completion(work, prompt, sampling, asked, logprobs=asked.logprobs is not None).response(request)
+        held = work.chat.hold()
+        prompt = await held.raw(given[0] if isinstance(given, list) and not isinstance(given[0], int) else given)
+        return await _Completion(work, held, prompt, sampling, asked, logprobs=asked.logprobs is not None).response(
+            request
+        )
 
     return api
 
@@ -243,19 +249,21 @@ class _Answer(ABC):
     kind = chunk_kind = ""
     prefix = ""
 
-    def __init__(self, work: Work, prompt: Prompt, sampling: Sampling, asked: Common, *, logprobs: bool) -> None:
-        self.work, self.prompt, self.sampling, self.asked = work, prompt, sampling, asked
+    def __init__(
+        self, work: Work, held: Held, prompt: Prompt, sampling: Sampling, asked: Common, *, logprobs: bool
+    ) -> None:
+        self.work, self.held, self.prompt, self.sampling, self.asked = work, held, prompt, sampling, asked
         self.logprobs = logprobs
         self.offset = 0
         self.head = {
             "id": f"{self.prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
-            "model": work.chat.engine.describe().model,
+            "model": held.info.model,
             "system_fingerprint": f"cierzo-{VERSION}",
         }
 
     async def response(self, request: Request) -> Response:
-        events = self.work.answer(self.prompt, self.sampling)
+        events = self.work.answer(self.held, self.prompt, self.sampling)
         if self.asked.stream:
             return EventStream(self.chunks(events), refusal)
         began = time.monotonic()

@@ -36,7 +36,7 @@ def router(work: Work) -> APIRouter:
     @api.get("/ready", summary="Ready", response_model=Ready, responses={503: {"model": Ready}})
     async def ready() -> Response:
         """Ask the engine for a token, unless it has just given one; and ask the database."""
-        model = work.chat.engine.describe().model
+        model = work.chat.info.model
         if work.draining:
             return json_response({"status": "ending", "model": model}, 503, {"Retry-After": "5"})
         state = await work.ready()

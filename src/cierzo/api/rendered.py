@@ -1,4 +1,4 @@
-"""What a page shows: a branch of a conversation as HTML, an answer as HTML while it is written, and what answers.
+"""What a page shows: a branch of a conversation as HTML, and an answer as HTML while it is written.
 
 The HTML is safe to place as it is; see `cierzo.rendering`. While an answer is written, only its last blocks go out
 again, at most twenty times a second, and less often where reading the text takes long.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from fastapi import APIRouter, Query, Response
@@ -16,16 +16,13 @@ from fastapi import APIRouter, Query, Response
 from cierzo.api import rendered_types as types
 from cierzo.api.conversations import OWNER, shown
 from cierzo.api.conversations_types import Id
-from cierzo.api.gate import MOST_BODY, MOST_FILE
 from cierzo.api.replies import OPENING, described_events, name_of
 from cierzo.api.wire import EventStream, dumps, json_response, routes_worded
 from cierzo.api.wording import ERRORS, refusal
 from cierzo.errors import CierzoError, EngineDied, NotFound
-from cierzo.messages import MAX_ALTERNATIVES, MAX_STOP_LENGTH, MAX_STOPS, MAX_TEXT, Token
+from cierzo.messages import Token
 from cierzo.rendering import Growing, render
 from cierzo.replies import End
-from cierzo.store.records import MAX_TITLE
-from cierzo.templates import is_of_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -40,16 +37,6 @@ EVERY = 0.05
 
 SHARE = 10
 """An update that took long to make is followed by a pause so many times as long: other answers want the processor."""
-
-LIMITS = {
-    "text": MAX_TEXT,
-    "title": MAX_TITLE,
-    "stops": MAX_STOPS,
-    "stop_length": MAX_STOP_LENGTH,
-    "alternatives": MAX_ALTERNATIVES,
-    "request": MOST_BODY,
-    "file": MOST_FILE,
-}
 
 LONG = 5_000
 """Characters of a block that are read beside the event loop."""
@@ -90,18 +77,6 @@ def router(work: Work) -> APIRouter:
         if message.answer is None:
             raise NotFound(f"the message {reply[:40]!r} is no answer of a model: name an answer")
         return EventStream(_updates(work, reply), refusal)
-
-    @api.get("/engine", response_model=types.EngineInfo, summary="What answers")
-    async def engine() -> Response:
-        """Say which model answers, on which engine, what it honours, and how much may be sent."""
-        with suppress(CierzoError):  # what is known of it is told also while its server does not answer
-            await work.chat.meet()
-        info = work.chat.engine.describe()
-        names = ("engine", "model", "context", "template", "slots", "where", "takes", "names", "version")
-        said: dict[str, Any] = {name: getattr(info, name) for name in names}
-        said["verified"] = not is_of_file(info.template)
-        said |= {"honours": sorted(info.honours), "details": sorted(info.details), "limits": LIMITS}
-        return json_response(said)
 
     return api
 

@@ -29,35 +29,3 @@ class HtmlEvent(BaseModel):
     first: int = Field(description="place of the first of these blocks; those before it stay as they are")
     blocks: list[str] = Field(description="all blocks from there on")
     tokens: int = Field(description="tokens so far, those that it began with included")
-
-
-class Limits(BaseModel):
-    """The most that is taken."""
-
-    text: int = Field(description="characters of a message; the request around it is bounded too")
-    title: int = Field(description="characters of a title")
-    stops: int = Field(description="stop texts")
-    stop_length: int = Field(description="characters of one of them")
-    alternatives: int = Field(description="alternatives that a token reports")
-    request: int = Field(description="bytes of a request")
-    file: int = Field(description="bytes of a file of conversations")
-
-
-class EngineInfo(BaseModel):
-    """What answers."""
-
-    engine: str
-    model: str
-    context: int = Field(description="the model's window in tokens; prompt and answer share it")
-    template: str
-    verified: bool = Field(description="whether the template is Mistral's own, and not the one in the model's file")
-    honours: list[str] = Field(description="fields of a sampling that change its answers")
-    details: list[str] = Field(description="what its tokens carry: ids, logprobs, alternatives")
-    slots: int = Field(description="answers that it writes at the same time; others wait")
-    where: str
-    takes: str = Field(description="what of a prompt goes to it: ids, text or messages")
-    names: dict[str, str] = Field(
-        description="what its server calls fields of a sampling, where it calls them otherwise"
-    )
-    version: str = Field(description="of its server, where it tells one")
-    limits: Limits

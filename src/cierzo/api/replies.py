@@ -157,7 +157,8 @@ def _unstored(api: APIRouter, work: Work) -> None:
         """Make the prompt of messages, or of a question in a conversation, exactly as it would go to the model."""
         sampling = asked.sampling.value()
         if asked.messages is not None and asked.conversation is None and asked.text is None:
-            made = await work.chat.prompt(_messages(asked.messages), sampling)
+            with work.chat.hold() as held:
+                made = await held.prompt(_messages(asked.messages), sampling)
         elif asked.messages is None and asked.conversation is not None and asked.text is not None:
             made = await work.service.prompt(
                 asked.conversation,
@@ -175,8 +176,9 @@ def _unstored(api: APIRouter, work: Work) -> None:
     async def tokens(asked: types.AskTokens, request: Request) -> Response:
         """Answer without storing anything. The engine stops when the client leaves."""
         sampling = asked.sampling.value()
-        made = await work.chat.prompt(_messages(asked.messages), sampling)
-        said, finish = await while_connected(request.receive, whole(work.answer(made, sampling)))
+        held = work.chat.hold()
+        made = await held.prompt(_messages(asked.messages), sampling)
+        said, finish = await while_connected(request.receive, whole(work.answer(held, made, sampling)))
         text = "".join(token.text for token in said)
         return json_response({"text": text, "tokens": said, "finish": finish, "prompt": _prompt(made)})
 

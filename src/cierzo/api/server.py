@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from cierzo.api import conversations, downloads, models, openai, ops, rendered, replies, tgi, transfers, wording
+from cierzo.api import conversations, downloads, engine, models, openai, ops, rendered, replies, tgi, transfers, wording
 from cierzo.api.conversations_types import ApiError, EndEvent, PhaseEvent
 from cierzo.api.gate import Gate, PatientOnce
 from cierzo.api.openai_types import ChatChunk, CompletionAnswer, OpenAIError
@@ -92,6 +92,7 @@ def application(work: Work, *, home: Path, host: str = "127.0.0.1") -> Gate:
         conversations.router(work),
         replies.router(work),
         rendered.router(work),
+        engine.router(work),
         transfers.router(work),
         models.router(work, pulls, home),
         downloads.router(pulls, home),
@@ -145,7 +146,12 @@ def _described(app: FastAPI) -> Callable[[Request], Response]:
 
 def _measure(work: Work) -> None:
     gauge = work.telemetry.gauge
-    gauge("cierzo_slots", "Answers that the engine writes at the same time.", lambda: work.chat.engine.describe().slots)
+    work.telemetry.labels(
+        "cierzo_engine_info",
+        "Which engine answers, and which model on it.",
+        lambda: {"engine": work.chat.info.engine, "model": work.chat.info.model},
+    )
+    gauge("cierzo_slots", "Answers that the engine writes at the same time.", lambda: work.chat.info.slots)
     gauge("cierzo_replies_running", "Answers under way that have a slot.", lambda: work.running)
     gauge("cierzo_queue_depth", "Answers that wait for a slot.", lambda: work.queued)
     gauge("cierzo_engine_restarts", "Times that the engine was started again.", lambda: work.chat.engine_restarts)

@@ -50,6 +50,8 @@ from cierzo.templates import codec, template
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from cierzo.chat import Held
+
 _TYPES = {408: "timeout", 413: "validation", 415: "validation", 429: "overloaded", 503: "overloaded"}
 
 
@@ -88,6 +90,7 @@ def refused(status: int, sentence: str) -> Refusal:
 class _Asked:
     """A request that is known to be right."""
 
+    held: Held
     inputs: str
     parameters: Parameters
     prompt: Prompt
@@ -100,9 +103,10 @@ class _Asked:
 async def _checked(work: Work, asked: GenerateRequest) -> _Asked:
     began = time.perf_counter()
     parameters = asked.parameters or Parameters.model_validate({"do_sample": True})
-    window = work.chat.engine.describe().context
+    held = work.chat.hold()
+    window = (await held.meet()).context
     _check(parameters, asked.inputs, window)
-    prompt = _truncated(await work.chat.raw(asked.inputs), parameters.truncate, work.chat.engine.describe().template)
+    prompt = _truncated(await held.raw(asked.inputs), parameters.truncate, held.info.template)
     length, total = len(prompt), _total(window)
     if length >= total:
         raise _InvalidError(f"`inputs` must have less than {total} tokens. Given: {length}")
@@ -125,7 +129,7 @@ async def _checked(work: Work, asked: GenerateRequest) -> _Asked:
         alternatives=p.top_n_tokens or 0,
         json_schema=_schema(p.grammar),
     )
-    return _Asked(asked.inputs, parameters, prompt, sampling, sampled, began, time.perf_counter())
+    return _Asked(held, asked.inputs, parameters, prompt, sampling, sampled, began, time.perf_counter())
 
 
 def _schema(grammar: Grammar | None) -> str | None:
@@ -221,16 +225,16 @@ def router(work: Work) -> APIRouter:
 
     @api.post("/tokenize", summary="The tokens of a prompt", response_model=list[SimpleToken])
     async def tokenize(body: GenerateRequest) -> Response:
-        info = work.chat.engine.describe()
-        prompt = await work.chat.raw(body.inputs)
-        parts = await asyncio.to_thread(prompts.tokenize, prompt, info.template)
+        with work.chat.hold() as held:
+            prompt = await held.raw(body.inputs)
+            parts = await asyncio.to_thread(prompts.tokenize, prompt, held.info.template)
         return json_response(
             [{"id": part.id, "text": part.text, "start": part.start, "stop": part.stop} for part in parts]
         )
 
     @api.get("/info", summary="What is served", response_model=Info)
     async def info() -> Response:
-        described = work.chat.engine.describe()
+        described = work.chat.info
         total = _total(described.context)
         return json_response(
             {
@@ -267,11 +271,13 @@ def _described(answer: Any, when: str) -> dict[int | str, dict[str, Any]]:
 async def _generated(work: Work, asked: _Asked, request: Request) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a whole answer and its headers."""
     if asked.parameters.decoder_input_details:
-        prefill = await asyncio.to_thread(_prefill, asked.prompt, work.chat.engine.describe().template)
+        prefill = await asyncio.to_thread(_prefill, asked.prompt, asked.held.info.template)
     else:
         prefill = []
-    tokens, finish = await while_connected(request.receive, whole(work.answer(asked.prompt, asked.sampling)))
-    ending = _Ending(work, asked)
+    tokens, finish = await while_connected(
+        request.receive, whole(work.answer(asked.held, asked.prompt, asked.sampling))
+    )
+    ending = _Ending(asked)
     if finish.reason != "length":
         tokens.append(ending.token(finish))
     value: dict[str, Any] = {"generated_text": ending.text("".join(token.text for token in tokens))}
@@ -325,11 +331,11 @@ async def _events(work: Work, asked: _Asked) -> AsyncGenerator[bytes, None]:
 
     The last one needs a token, so the one that uses up ``max_new_tokens`` is held until the end is known.
     """
-    ending = _Ending(work, asked)
+    ending = _Ending(asked)
     texts: list[str] = []
     held: Token | None = None
     count = 0
-    async with aclosing(work.answer(asked.prompt, asked.sampling)) as said:
+    async with aclosing(work.answer(asked.held, asked.prompt, asked.sampling)) as said:
         async for what in said:
             if isinstance(what, Token):
                 count += 1
@@ -361,8 +367,8 @@ async def _events(work: Work, asked: _Asked) -> AsyncGenerator[bytes, None]:
 class _Ending:
     """What stands at the end of an answer."""
 
-    def __init__(self, work: Work, asked: _Asked) -> None:
-        self._codec = codec(template(work.chat.engine.describe().template))
+    def __init__(self, asked: _Asked) -> None:
+        self._codec = codec(template(asked.held.info.template))
         self._asked = asked
 
     def token(self, finish: Finish) -> Token:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from cierzo.admission import Ticket
-    from cierzo.chat import Chat
+    from cierzo.chat import Chat, Held
     from cierzo.conversations import Conversations
+    from cierzo.engines.base import Engine
     from cierzo.telemetry import Telemetry
 
 PLAIN = "api"
@@ -97,6 +98,7 @@ class Work:
         self._idle = asyncio.Event()
         self._idle.set()
         self._spoke = float("-inf")
+        self._speaker: Engine | None = None
         self._asking: asyncio.Task[str] | None = None
         self._service: Conversations | None = None
 
@@ -129,15 +131,20 @@ class Work:
     @property
     def queued(self) -> int:
         """How many answers of all kinds wait for their turn."""
-        return self._service.admission.waiting if self._service else 0
+        return sum(each.waiting for each in self._service.admissions) if self._service else 0
 
     @property
     def running(self) -> int:
         """How many answers of all kinds have their turn."""
-        return self._service.admission.running if self._service else 0
+        return sum(each.running for each in self._service.admissions) if self._service else 0
 
-    async def answer(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Token | Finish, None]:
+    async def answer(self, held: Held, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Token | Finish, None]:
         """Wait for a turn, then yield tokens and one `Finish`. Closing the generator stops the engine.
+
+        Args:
+            held: The engine that the prompt was made for. It is let go here.
+            prompt: What the model is given.
+            sampling: How the answer is made.
 
         Raises:
             Overloaded: Every place in the queue is taken, or the server ends.
@@ -145,17 +152,18 @@ class Work:
         """
         self.service.replies.refuse_if_closing()
         ticket = self.service.admission.enter(PLAIN)
+        ticket.after = held.let_go
         mine = _Answer()
         self._answers.add(mine)
         self._idle.clear()
         try:
             await mine.unless_cut(partial(_turn, ticket))
             waited = time.monotonic() - mine.began
-            async with aclosing(orderly(self.chat.stream_prompt(prompt, sampling), silence=self._silence)) as events:
+            async with aclosing(orderly(held.stream_prompt(prompt, sampling), silence=self._silence)) as events:
                 while mine.finish is None:
                     said = await mine.unless_cut(events.__anext__)
                     if isinstance(said, Token):
-                        self._note(mine)
+                        self._note(mine, held.engine)
                         yield said
                     elif isinstance(said, Finish):
                         mine.finished(said, waited)
@@ -171,9 +179,9 @@ class Work:
                 self._idle.set()
             self.telemetry.ended(mine.reason, mine.tokens, mine.last - mine.first, mine.finish)
 
-    def _note(self, mine: _Answer) -> None:
+    def _note(self, mine: _Answer, engine: Engine) -> None:
         mine.took()
-        self._spoke = mine.last
+        self._spoke, self._speaker = mine.last, engine
         if mine.tokens == 1:
             self.telemetry.began(mine.first - mine.began)
 
@@ -195,16 +203,18 @@ class Work:
             return "the database does not answer"
         except CierzoError as error:
             return str(error)
-        return "ready" if time.monotonic() - self._spoke < RECENT else await self._ask_engine()
+        spoke = self._speaker is self.chat.engine and time.monotonic() - self._spoke < RECENT
+        return "ready" if spoke else await self._ask_engine()
 
     async def _ask_engine(self) -> str:
         try:
-            async with asyncio.timeout(ASK_WITHIN):
-                ready = getattr(self.chat.engine, "ready", None)
-                if ready is None:
-                    return await self._ask_for_a_token()
-                await ready()  # a server elsewhere, whose tokens may cost money
-                return "ready"
+            with self.chat.hold() as held:
+                async with asyncio.timeout(ASK_WITHIN):
+                    ready = getattr(held.engine, "ready", None)
+                    if ready is None:
+                        return await self._ask_for_a_token(held)
+                    await ready()  # a server elsewhere, whose tokens may cost money
+                    return "ready"
         except TimeoutError:
             return "the engine does not answer"
         except Overloaded:
@@ -212,12 +222,12 @@ class Work:
         except CierzoError as error:
             return str(error)
 
-    async def _ask_for_a_token(self) -> str:
-        prompt = await self.chat.raw("[INST]")
-        async with aclosing(self.chat.stream_prompt(prompt, Sampling(max_new_tokens=1))) as events:
+    async def _ask_for_a_token(self, held: Held) -> str:
+        prompt = await held.raw("[INST]")
+        async with aclosing(held.stream_prompt(prompt, Sampling(max_new_tokens=1))) as events:
             async for said in events:
                 if not isinstance(said, Phase):
-                    self._spoke = time.monotonic()
+                    self._spoke, self._speaker = time.monotonic(), held.engine
                     return "ready"
                 if said.name != "reading":
                     return "loading" if said.name == "loading" else "busy"

@@ -15,7 +15,8 @@ from cierzo.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from cierzo.engines.base import EngineInfo
-    from cierzo.engines.remote import Remote
+    from cierzo.engines.remote import Answered, Remote
+    from cierzo.errors import CierzoError
     from cierzo.messages import Prompt, Sampling, Takes
 
 _OK = 200
@@ -178,6 +179,19 @@ class Facts:
     details: frozenset[str] | None = None
 
 
+def _nameless(remote: Remote, listed: Answered) -> CierzoError:
+    """Say what a server gave where its list of models should be."""
+    if listed.status >= 400:  # noqa: PLR2004 - HTTP's own number
+        return refused(remote.host, listed.status, listed.raw, remote.clean)
+    if listed.value is not None:
+        return EngineRefused(f"the server at {remote.host} does not say which models it has: name one with --model")
+    what = "a web page" if listed.raw.lstrip().startswith(b"<") else "something that is no JSON"
+    return EngineRefused(
+        f"the server at {remote.host} gave {what} in the place of its models: check the engine's address, and that "
+        "it is not that of a proxy or a login"
+    )
+
+
 async def facts_of(remote: Remote, model: str) -> Facts:
     """Ask a server what it is: its list of models, then routes that only one kind has.
 
@@ -197,7 +211,7 @@ async def facts_of(remote: Remote, model: str) -> Facts:
     card = _chosen(cards, model, remote.host)
     name = str(card.get("id") or model)
     if not name:
-        raise EngineRefused(f"the server at {remote.host} does not say which models it has: name one with --model")
+        raise _nameless(remote, listed)
     owner = _owner_of(card, remote.host)
     kind, said = await _recognised(remote, owner)
     read = _READERS.get(kind)

@@ -5,6 +5,7 @@ These carry the identity (ids, parents, dates) that `cierzo.messages` leaves out
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from dataclasses import dataclass
@@ -33,6 +34,14 @@ def new_id() -> str:
     """
     number = (time.time_ns() // 1_000_000 & (1 << 48) - 1) << 80 | secrets.randbits(80)
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def derived_id(client_id: str | None, what: str) -> str | None:
+    """Return the id of what comes with a message, made from the message's own; never longer than an id may be."""
+    if client_id is None:
+        return None
+    name = f"{client_id}.{what}"
+    return name if len(name) <= MAX_ID else f"{hashlib.sha256(client_id.encode()).hexdigest()}.{what}"
 
 
 def is_id(value: str) -> bool:
@@ -247,6 +256,26 @@ class Written:
 
     message: StoredMessage
     created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What asking left in the store.
+
+    Attributes:
+        question: The question.
+        answers: Its answer, empty so far; two where two samplings are compared.
+        created: Whether this very call began the answers; False where the same ``client_id`` had done so before.
+    """
+
+    question: StoredMessage
+    answers: tuple[StoredMessage, ...]
+    created: bool
+
+    @property
+    def answer(self) -> StoredMessage:
+        """The first answer."""
+        return self.answers[0]
 
 
 @dataclass(frozen=True, slots=True)

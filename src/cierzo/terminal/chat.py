@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import SecretStr
 
-from cierzo.conversations import CONTINUED
+from cierzo.continuing import CONTINUED
 from cierzo.errors import BadInput, BadText, HomeNotWritable, NotFound
 from cierzo.messages import Message
 from cierzo.terminal import commands

@@ -13,6 +13,7 @@ from cierzo.errors import BadSampling, CierzoError
 from cierzo.messages import Message, Sampling
 from cierzo.terminal import prompt as exact
 from cierzo.terminal import tokens
+from cierzo.terminal.hearing import Clock, interruptible
 from cierzo.terminal.language import say, template_named
 
 if TYPE_CHECKING:
@@ -92,12 +93,33 @@ def _shown(value: object) -> str:
 
 
 async def _show(talk: Talk, _: str) -> None:
-    info = talk.service.chat.engine.describe()
-    talk.screen.note(f"{info.model} · {info.engine} · {template_named(info.template)} · {info.context:,} tokens")
+    await _change(talk)
     talk.screen.note(" · ".join(f"{name} {_shown(getattr(talk.sampling, name))}" for name in NAMES))
     await _system(talk, "")
     for line in talk.figures():
         talk.screen.note(line)
+
+
+async def _model(talk: Talk, argument: str) -> None:
+    await _change(talk, model=argument or None)
+
+
+async def _engine(talk: Talk, argument: str) -> None:
+    await _change(talk, engine=argument or None)
+
+
+async def _change(talk: Talk, **wanted: str | None) -> None:
+    """Change what answers, as far as a person waits for it; then, or where nothing is wanted, say what does."""
+    service = talk.service
+    named = next((name for name in wanted.values() if name), "")
+    if named and service.switch is not None:
+        with Clock(talk.screen) as clock:
+            clock.words = say("changing", name=named)
+            stopped = await interruptible(service.switch.to(**wanted))
+        if stopped:
+            talk.screen.note(say("stopped"))
+    info = service.chat.info
+    talk.screen.note(f"{info.model} · {info.engine} · {template_named(info.template)} · {info.context:,} tokens")
 
 
 async def _retry(talk: Talk, _: str) -> None:
@@ -168,6 +190,8 @@ COMMANDS: dict[str, Callable[[Talk, str], Awaitable[None]]] = {
     "/system": _system,
     "/set": _set,
     "/show": _show,
+    "/model": _model,
+    "/engine": _engine,
     "/retry": _retry,
     "/continue": _continue,
     "/undo": _undo,

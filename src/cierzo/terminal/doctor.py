@@ -13,7 +13,9 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import click
 
@@ -22,6 +24,8 @@ from cierzo.engines.supervisor import CHILD
 from cierzo.errors import CierzoError
 from cierzo.machine import machine
 from cierzo.messages import Message, Sampling
+from cierzo.settings import LOOPBACK
+from cierzo.switching import EMBEDDED
 from cierzo.templates import shown
 from cierzo.terminal.events import Lines
 from cierzo.terminal.flags import Doors, json_flag, model_flags
@@ -30,6 +34,7 @@ from cierzo.terminal.render import Screen, Style, one_line
 
 if TYPE_CHECKING:
     from cierzo.chat import Answer, Chat
+    from cierzo.engines.base import EngineInfo
     from cierzo.settings import Settings
 
 State = Literal["ok", "warn", "fail"]
@@ -37,6 +42,10 @@ _MARKS: dict[State, tuple[str, Style]] = {"ok": ("ok  ", "green"), "warn": ("war
 
 PATIENCE = 120
 """Seconds that the engine's library, and then a whole answer, may take before something is wrong."""
+
+
+MEETING = 60
+"""Seconds in which a server has to say what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +110,25 @@ def _checks(doors: Doors, flags: dict[str, str | None], screen: Screen, *, try_i
     yield _port(settings)
     yield Check("engine", "ok", f"{settings.engine} would answer")
     working = True
-    if settings.engine.startswith("llamacpp"):
-        for look in (_library, _model):
-            screen.status(f"{look.__name__.strip('_')} …")
-            check = look(settings)
-            working = working and check.state != "fail"
-            yield check
+    for look in _looks(doors, settings):
+        screen.status(f"{look.__name__.strip('_')} …")
+        check = look(settings)
+        working = working and check.state != "fail"
+        yield check
     if try_it and working:
         screen.status("asking …")
         yield _answer(doors.open_chat, settings)
+
+
+def _looks(doors: Doors, settings: Settings) -> list[Callable[[Settings], Check]]:
+    """Return what there is to look at before the engine is asked anything."""
+    if settings.engine == EMBEDDED:
+        return [_library, _model]
+
+    def _server(settings: Settings) -> Check:
+        return server(doors.open_chat, settings)
+
+    return [_server] if "://" in settings.engine else []
 
 
 def _machine() -> Check:
@@ -213,6 +232,50 @@ def _model(settings: Settings) -> Check:
 
 def _needs(model: catalog.Model, settings: Settings) -> int:
     return catalog.memory_needed(model, settings.context or catalog.WINDOW, settings.kv_type)
+
+
+def server(open_chat: Callable[[Settings], Chat], settings: Settings) -> Check:
+    """Ask a server elsewhere what it is, and say what will be different with it."""
+    try:
+        info = asyncio.run(_met(open_chat(settings)))
+    except CierzoError as wrong:  # the sentence says what to do
+        return Check("server", "fail", str(wrong), "docs/engines.md tells of every kind of server")
+    except TimeoutError:
+        advice = "is it still loading its model? ask again in a moment"
+        return Check("server", "fail", f"{settings.engine} said nothing within {MEETING} s", advice)
+    version = f" ({info.version})" if info.version else ""
+    window = f"{info.context:,} tokens of window"
+    found = f"{info.model} {info.where}{version}, {window}, takes {info.takes}, {_prompts(info)}"
+    if settings.engine_key.get_secret_value() and not _is_private(settings.engine):
+        return Check(
+            "server", "warn", found, "the key goes to it unencrypted: use https, or an address of this machine"
+        )
+    return Check("server", "ok", found)
+
+
+def _prompts(info: EngineInfo) -> str:
+    if info.takes == "messages":
+        return "which makes the prompt itself"
+    return f"template {info.template}"
+
+
+def _is_private(engine: str) -> bool:
+    """Whether nobody on the way can read what goes to this address."""
+    place = urlsplit(engine.partition("+")[2] or engine)
+    if place.scheme != "http" or place.hostname in LOOPBACK:
+        return True
+    try:
+        return ip_address(place.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+async def _met(chat: Chat) -> EngineInfo:
+    try:
+        async with asyncio.timeout(MEETING):
+            return await chat.meet()
+    finally:
+        await chat.close()
 
 
 def _answer(open_chat: Callable[[Settings], Chat], settings: Settings) -> Check:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cierzo.conversations import CONTINUED
+from cierzo.continuing import CONTINUED
 from cierzo.errors import CierzoError, EngineError
 from cierzo.messages import Finish, Message, Sampling, Token
 from cierzo.terminal.hearing import Clock, Heard, attend, hear, interruptible, on_interrupt

@@ -30,7 +30,8 @@ export async function upload(path, file) {
 async function sent(method, path, options) {
   let response;
   try {
-    response = await fetch(path, { method, ...options });
+    // Without the browser's cache: there, whoever asks for an address waits until a change that was sent to it is done.
+    response = await fetch(path, { method, cache: "no-store", ...options });
   } catch {
     throw new ApiError(say("offline"), 0);
   }

@@ -2,6 +2,7 @@
 
 import { ApiError, ask, at, newId } from "./api.js";
 import { Composer } from "./composer.js";
+import { Engine } from "./engine.js";
 import { mountList } from "./list.js";
 import { nameOf } from "./message.js";
 import { closeBars, markEngine, parameters, setSystem } from "./settings.js";
@@ -24,11 +25,15 @@ class Page {
       editLast: () => this.transcript.editLast(),
     });
     this.title = h("h1", { id: "title" });
-    this.models = new Models((sentence) => this.announce(sentence));
-    this.model = h("button", { type: "button", id: "model", hidden: true, onclick: () => this.models.show() });
+    this.models = new Models((sentence) => this.announce(sentence), (model) => this.chooser.use({ model }));
+    this.chooser = new Engine({
+      changed: (engine) => this.answeredBy(engine),
+      announce: (sentence) => this.announce(sentence),
+      more: () => this.models.show(),
+    });
     this.offline = h("p", { id: "offline", role: "alert", hidden: true }, say("offline"));
     this.announcer = h("p", { id: "announcer", class: "unseen", role: "status" });
-    this.bar = h("header", { id: "bar" }, this.title, this.model, signButton("keys", say("keys"), showKeys, { id: "keys" }));
+    this.bar = h("header", { id: "bar" }, this.title, this.chooser.button, signButton("keys", say("keys"), showKeys, { id: "keys" }));
     talk.replaceChildren(this.bar,
       this.transcript.element, this.transcript.toEnd, this.offline, this.composer.element, this.announcer);
     this.list = mountList(list, { open: (id, found) => this.open(id, { found }) });
@@ -41,15 +46,7 @@ class Page {
 
   async begin() {
     const opening = this.open(idInAddress(), { remember: false });
-    this.engine = await ask("GET", "/api/engine").catch(() => null);
-    if (this.engine) {
-      this.transcript.engine = this.engine;
-      const unverified = this.engine.verified ? [] : [say("template_of_file")];
-      this.model.textContent = [nameOf(this.engine.model), ...unverified].join(" · ");
-      this.model.hidden = false;
-      markEngine(this.engine);
-      this.models.answeredBy(nameOf(this.engine.model));
-    }
+    await this.chooser.look().catch(() => {}); // it is looked for again in a few seconds
     this.models.mount(await drawn("#model-now"));
     await opening;
     if (!this.transcript.shown.length && !this.transcript.conversation) this.transcript.drawStart();
@@ -75,6 +72,16 @@ class Page {
     this.title.textContent = title || say("new_chat");
     document.title = title ? `${title} · Cierzo` : "Cierzo";
     this.bar.classList.toggle("talking", this.transcript.shown.length > 0);
+  }
+
+  /** Another engine answers, or one is known for the first time: what depends on it follows. */
+  answeredBy(engine) {
+    this.engine = engine;
+    this.transcript.engine = engine;
+    markEngine(engine);
+    this.models.answeredBy(nameOf(engine.model));
+    const begun = "ready" in document.documentElement.dataset;
+    if (begun && !this.transcript.shown.length) this.transcript.drawStart();
   }
 
   start() {
@@ -157,7 +164,7 @@ class Page {
   async look() {
     if (document.hidden) return;
     try {
-      await Promise.all([this.transcript.look(), this.list.refresh()]);
+      await Promise.all([this.transcript.look(), this.list.refresh(), this.chooser.look()]);
       this.offline.hidden = true;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;

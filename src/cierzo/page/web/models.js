@@ -292,7 +292,7 @@ class Card {
   remover() {
     const { model, models } = this;
     const sure = () => {
-      const keep = button(say("model_keep"), () => this.rest());
+      const keep = button(say("model_keep"), () => (this.rest(), this.acts.querySelector("button:last-of-type").focus()));
       this.act("sure", h("span", {}, say("model_remove_sure", { name: model.title })),
         button(say("model_remove"), () => models.remove(model.name), "grave"), keep);
       keep.focus();
