@@ -22,6 +22,8 @@ from cierzo.errors import BadSetting, CierzoError
 from cierzo.switching import Switch
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from cierzo.conversations import Conversations
     from cierzo.engines.base import Engine
     from cierzo.settings import Settings
@@ -144,8 +146,11 @@ def serve_page(settings: Settings, *, open_browser: bool) -> None:
     from cierzo.api import serve  # noqa: PLC0415 - fastapi takes half a second to import, and only servers need it
     from cierzo.page import Front, drawn  # noqa: PLC0415 - the same
 
-    page = drawn(settings.home, begun=lambda: print(_DRAWING, flush=True))  # noqa: T201 - else nothing is seen meanwhile
-    front = partial(Front, page=page, host=settings.host)
+    def front(api: ASGIApp) -> Front:
+        """Draw the page once the port is ours: it takes some seconds the first time, and nothing else is seen."""
+        page = drawn(settings.home, begun=lambda: print(_DRAWING, flush=True))  # noqa: T201
+        return Front(api, page=page, host=settings.host)
+
     browser = webbrowser.open if open_browser else None
     opening = partial(open_conversations, settings)
     serve(open_chat(settings), settings, opening, name="Cierzo", front=front, opened=browser)

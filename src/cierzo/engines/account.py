@@ -34,6 +34,8 @@ class Account:
         room: Tokens that the answer may have.
         seed: The one that is sent; None where the server takes none.
         exact: Whether what comes is tokens, and not chunks of text.
+        came: Tokens, or chunks, that have come.
+        full: Whether the server has said within the stream that it is full.
     """
 
     prompt: Prompt
@@ -46,6 +48,7 @@ class Account:
     first: float = 0.0
     last: float = 0.0
     came: int = 0
+    full: bool = False
     said: int = 0
     loaded: float = 0.0
     stops: StopFilter = field(init=False)

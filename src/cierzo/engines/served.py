@@ -13,7 +13,7 @@ import orjson
 
 from cierzo.engines.account import Account, Asking, Hearing, Told
 from cierzo.engines.refusals import in_stream, refused
-from cierzo.engines.remote import PATIENCE, Patience, Remote
+from cierzo.engines.remote import PATIENCE, TRIES, Patience, Remote
 from cierzo.errors import (
     BadSampling,
     BadSetting,
@@ -137,7 +137,23 @@ class Served(ABC):
         """Write the request for one answer."""
 
     async def _answer(self, account: Account) -> AsyncGenerator[StreamEvent, None]:
-        """Have one answer written."""
+        """Have one answer written; asked anew where a server finds only within its stream that it is full."""
+        for again in range(TRIES):
+            if again:
+                await asyncio.sleep(self._remote.patience.back_off * 2 ** (again - 1))
+            account.full = False
+            try:
+                async with aclosing(self._asked(account)) as events:
+                    async for event in events:
+                        yield event
+            except Overloaded:
+                if not account.full or account.came or again == TRIES - 1:
+                    raise
+            else:
+                return
+
+    async def _asked(self, account: Account) -> AsyncGenerator[StreamEvent, None]:
+        """Send one request, and give its answer."""
         asking = self._asking(account)
         hearing = asking.hearing
         yield account.phase("reading", 0, len(account.prompt))
@@ -166,7 +182,9 @@ class Served(ABC):
         try:
             value = orjson.loads(data)
             if isinstance(value, dict) and value.get("error"):
-                raise in_stream(self._remote.host, value, self._remote.clean)
+                error = in_stream(self._remote.host, value, self._remote.clean)
+                account.full = isinstance(error, Overloaded)
+                raise error
             told = hearing.read(value)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
             raise EngineRefused(
