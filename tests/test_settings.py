@@ -122,6 +122,19 @@ def test_what_the_embedded_engine_is_told(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert Settings.load({"home": tmp_path}).lora == ("d.gguf",)
 
 
+def test_a_model_in_the_file_is_for_the_engine_in_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cierzo.toml").write_text('model = "mistral-7b"\n', "utf-8")
+    home, server = {"home": tmp_path}, {"home": tmp_path, "engine": "openai+http://127.0.0.1:1"}
+    assert "model" in Settings.load(home).model_fields_set
+    assert "model" not in Settings.load(server).model_fields_set
+    assert "model" in Settings.load(server | {"model": "theirs"}).model_fields_set
+    monkeypatch.setenv("CIERZO_MODEL", "theirs")
+    assert "model" in Settings.load(server).model_fields_set
+    monkeypatch.delenv("CIERZO_MODEL")
+    (tmp_path / "cierzo.toml").write_text('model = "theirs"\nengine = "openai+http://127.0.0.1:1"\n', "utf-8")
+    assert "model" in Settings.load(home).model_fields_set
+
+
 def test_settings_do_not_change_the_environment() -> None:
     before = dict(os.environ)
     Settings.load()

@@ -136,13 +136,17 @@ class Settings(BaseSettings):
         """
         given = {name: value for name, value in (flags or {}).items() if value is not None}
         try:
-            return cls(**given)
+            made = cls(**given)
         except ValidationError as refused:
             raise BadSetting(_sentence(refused, given)) from None
         except tomllib.TOMLDecodeError as broken:
             raise BadSetting(f"cierzo.toml cannot be read: {broken}") from None
         except OSError as denied:
             raise BadSetting(f"cierzo.toml cannot be read ({denied.strerror}): check who may read it") from None
+        if _is_said("engine", given) and not _is_said("model", given):
+            # The model in cierzo.toml, as `cierzo models use` writes it, was chosen for the engine in cierzo.toml.
+            made.model_fields_set.discard("model")
+        return made
 
     def writable_home(self) -> Path:
         """Make the home folder if need be, and return it.
@@ -167,6 +171,11 @@ class Settings(BaseSettings):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the page."""
         return self.host in LOOPBACK or self.host.startswith("127.")
+
+
+def _is_said(name: str, given: Mapping[str, Any]) -> bool:
+    """Whether a value was said for this run: by a flag or by the environment."""
+    return name in given or f"CIERZO_{name.upper()}" in os.environ
 
 
 def _home_of(flags: PydanticBaseSettingsSource) -> Path:
