@@ -45,7 +45,7 @@ OURS = {
     "/api/replies/{reply}/html": ("get",),
     "/api/replies/{reply}/stop": ("post",),
     "/api/replies/{reply}/continue": ("post",),
-    "/api/engine": ("get",),
+    "/api/engine": ("get", "put"),
     "/api/models": ("get",),
     "/api/models/{model}": ("delete",),
     "/api/downloads": ("get", "post"),

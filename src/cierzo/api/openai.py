@@ -246,8 +246,7 @@ def _sampling(asked: Common, length: int, alternatives: int) -> Sampling:
 class _Answer(ABC):
     """One answer of either route, as a stream or whole."""
 
-    kind = chunk_kind = ""
-    prefix = ""
+    kind = chunk_kind = prefix = ""
 
     def __init__(
         self, work: Work, held: Held, prompt: Prompt, sampling: Sampling, asked: Common, *, logprobs: bool
@@ -396,9 +395,6 @@ def _finite(logprob: float | None) -> float:
 
 
 def _usage(finish: Finish) -> dict[str, Any]:
-    return {
-        "prompt_tokens": finish.prompt_tokens,
-        "completion_tokens": finish.answer_tokens,
-        "total_tokens": finish.prompt_tokens + finish.answer_tokens,
-        "prompt_tokens_details": {"cached_tokens": finish.cached_tokens},
-    }
+    read, written = finish.prompt_tokens, finish.answer_tokens
+    counts = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    return {**counts, "prompt_tokens_details": {"cached_tokens": finish.cached_tokens}}

@@ -234,11 +234,10 @@ def router(work: Work) -> APIRouter:
 
     @api.get("/info", summary="What is served", response_model=Info)
     async def info() -> Response:
-        described = work.chat.info
-        total = _total(described.context)
+        total = _total(work.chat.info.context)
         return json_response(
             {
-                "model_id": described.model,
+                "model_id": work.chat.info.model,
                 "model_sha": None,
                 "model_pipeline_tag": "text-generation",
                 "max_concurrent_requests": work.service.admission.most_of_one,
@@ -270,10 +269,10 @@ def _described(answer: Any, when: str) -> dict[int | str, dict[str, Any]]:
 
 async def _generated(work: Work, asked: _Asked, request: Request) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a whole answer and its headers."""
+    prefill: list[dict[str, Any]] = []
     if asked.parameters.decoder_input_details:
-        prefill = await asyncio.to_thread(_prefill, asked.prompt, asked.held.info.template)
-    else:
-        prefill = []
+        parts = await asyncio.to_thread(prompts.tokenize, asked.prompt, asked.held.info.template)
+        prefill = [{"id": part.id, "text": part.text, "logprob": None} for part in parts]
     tokens, finish = await while_connected(
         request.receive, whole(work.answer(asked.held, asked.prompt, asked.sampling))
     )
@@ -292,10 +291,6 @@ async def _generated(work: Work, asked: _Asked, request: Request) -> tuple[dict[
         if asked.sampling.alternatives:
             value["details"]["top_tokens"] = [_tops(token) for token in tokens]
     return value, _headers(asked, finish, len(tokens))
-
-
-def _prefill(prompt: Prompt, template: str) -> list[dict[str, Any]]:
-    return [{"id": part.id, "text": part.text, "logprob": None} for part in prompts.tokenize(prompt, template)]
 
 
 def _headers(asked: _Asked, finish: Finish, count: int) -> dict[str, str]:
