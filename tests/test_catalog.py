@@ -272,3 +272,8 @@ def test_import_is_light() -> None:
     code = f"import sys, cierzo.catalog; print([n for n in {heavy!r} if n in sys.modules])"
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "[]"
+
+
+def test_the_home_of_nobody_is_no_model(tmp_path):
+    with pytest.raises(UnknownModel):
+        catalog.find("~nobody-of-this-name/x", tmp_path)

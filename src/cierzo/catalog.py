@@ -82,7 +82,7 @@ def find(name_or_path: str | Path, home: Path) -> Model:
             return _with_path(model)
     if name.lower().startswith(HUB):
         return _named(name)
-    if _is_file(path := Path(name).expanduser()):
+    if _is_file(path := _at_home(name)):
         return _described(path)
     if _is_file(path := home / "models" / f"{name}.gguf"):
         return replace(_described(path), name=name)
@@ -173,6 +173,13 @@ def _demo() -> Model:
     if not _DEMO_FILE.is_file():
         return Model(DEMO, title, "v3", 2_048, "Apache-2.0")
     return replace(_described(_DEMO_FILE), name=DEMO, title=title, license="Apache-2.0")
+
+
+def _at_home(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~ and the name of nobody
+        return Path(name)
 
 
 def _is_file(path: Path) -> bool:
