@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cierzo import catalog
+from cierzo import offered
 from cierzo.model_names import template_of
 from cierzo.templates import TEMPLATES
 
@@ -87,7 +87,7 @@ def test_names_that_servers_give(template: str | None) -> None:
 
 
 def test_every_model_of_the_catalogue_is_known_by_its_file_and_its_repository() -> None:
-    for model in catalog._KNOWN:
+    for model in offered.OFFERED:
         for name in (model.name, model.file, model.repo):
             assert template_of(name) == model.template, name
             assert model.template in TEMPLATES

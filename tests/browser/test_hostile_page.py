@@ -25,6 +25,7 @@ from cierzo.engines.script import Reply, Script, token_of
 from cierzo.engines.scripted import Scripted
 from cierzo.errors import EngineRefused
 from cierzo.messages import Token
+from cierzo.page.words import LANGUAGES
 
 REQUEST_WITHIN = 120
 
@@ -262,6 +263,7 @@ def test_a_hostile_model_that_is_in_use(serve: Serve, visit: Visit) -> None:
             expect(person.page.locator("article.message.assistant .line")).to_contain_text("ended by itself")
             done = harm(person) + aliens_in(person, "#bar :not(h1, button, svg, path)")
             person.page.evaluate("document.querySelector('#model').click()")
+            person.page.get_by_role("menuitem", name=LANGUAGES["en"]["engine_about"]).click()
             expect(person.page.locator("dialog")).to_contain_text(name[:20])
             done += person.page.evaluate(LOOK)
             assert done == [], name
