@@ -90,7 +90,7 @@ export class Engine {
     const names = (list) => list.map((name) => say(name === "stop" ? "stop_strings" : name)).join(", ");
     const ignored = SAMPLING.filter((name) => !honours.includes(name));
     const facts = [
-      [say("model_now"), nameOf(model)], [say("engine_address"), [address || engine, version].filter(Boolean).join(" · ")],
+      [say("model_now"), model], [say("engine_address"), [address || engine, version].filter(Boolean).join(" · ")],
       [say("engine_template"), template], [say("engine_window"), count("tokens", context)],
       [say("engine_slots"), number(slots)],
       [say("engine_honours"), names(SAMPLING.filter((name) => honours.includes(name)))],
