@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import webbrowser
 from contextlib import suppress
 from functools import partial
@@ -148,7 +149,7 @@ def serve_page(settings: Settings, *, open_browser: bool) -> None:
 
     def front(api: ASGIApp) -> Front:
         """Draw the page once the port is ours: it takes some seconds the first time, and nothing else is seen."""
-        page = drawn(settings.home, begun=lambda: print(_DRAWING, flush=True))  # noqa: T201
+        page = drawn(settings.home, begun=lambda: print(_DRAWING, file=sys.stderr, flush=True))  # noqa: T201
         return Front(api, page=page, host=settings.host)
 
     browser = webbrowser.open if open_browser else None
