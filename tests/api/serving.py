@@ -37,6 +37,7 @@ class Live:
         grace = options.pop("grace", 1.0)
         chosen = options.pop("settings", {})
         waiting = options.pop("waiting", WAITING)
+        front = options.pop("front", None)
         self.engine = engine
         self.work = Work(Chat(engine), Telemetry(), **options)
         self.socket = listen("127.0.0.1", 0)
@@ -58,7 +59,7 @@ class Live:
                 service.admission = Admission(chat.engine.describe().slots, waiting)
             return service
 
-        self.server = Server(self.work, settings, opening, announce)
+        self.server = Server(self.work, settings, opening, announce, front=front)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
         self.thread.start()
         assert opened.wait(20)

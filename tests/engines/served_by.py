@@ -22,7 +22,7 @@ from cierzo.engines.tgi import Tgi
 from cierzo.engines.vocabulary import spelling
 from cierzo.templates import codec, template
 
-__all__ = ["FORMS", "HASTY", "Fake", "Live", "engine_at", "llama_server", "said"]
+__all__ = ["FORMS", "HASTY", "Fake", "Live", "as_tgi", "engine_at", "llama_server", "said"]
 
 FORMS = ("openai", "tgi", "llamacpp")
 _MADE = {"openai": OpenAI, "tgi": Tgi, "llamacpp": LlamaServer}
@@ -58,6 +58,43 @@ def llama_server(model):
         process.stdout.close()
 
     return address, end
+
+
+def as_tgi(app):
+    """What TGI 3 does otherwise than our own route of it, put over that route, whose bytes come in whole events."""
+
+    async def front(scope, receive, send):
+        started = []
+
+        async def tell(message):
+            body = message.get("body", b"").decode()
+            if body and scope["path"] == "/info":
+                body = json.dumps(json.loads(body) | {"router": "text-generation-router"})
+            elif body and scope["path"] == "/generate_stream":
+                body = "".join(_as_tgi(each, started) for each in body.split("\n\n") if each)
+            if "headers" in message:
+                named = [(name, value) for name, value in message["headers"] if name != b"content-length"]
+                message = {**message, "headers": named}
+            await send({**message, "body": body.encode()} if "body" in message else message)
+
+        await app(scope, receive, tell)
+
+    return front
+
+
+def _as_tgi(event, started):
+    if not event.startswith("data: "):
+        return f"{event}\n\n"
+    value = json.loads(event.removeprefix("data: ")) | {"something": ["new"]}
+    token = value.get("token") or {"special": True}
+    if token["special"]:
+        token["text"] = "</s>"
+    elif not started:  # SentencePiece's mark of a word stays
+        token["text"] = " " + token["text"]
+        started.append(token)
+    if not value.get("top_tokens"):
+        value.pop("top_tokens", None)
+    return f": ping\n\ndata:{json.dumps(value)}\n\n"
 
 
 HASTY = Patience(back_off=0.01)

@@ -8,7 +8,7 @@ import math
 
 import pytest
 from driving import everything, first_token, greedy, until
-from served_by import Live, engine_at, llama_server
+from served_by import Live, as_tgi, engine_at, llama_server
 
 from cierzo import catalog
 from cierzo.chat import Chat
@@ -21,17 +21,19 @@ from cierzo.prompt import decode
 from cierzo.settings import Settings
 
 QUESTION = [Message("user", "¿Cuál es tu ingrediente favorito?")]
-DEMO = ("embedded", "llamacpp", "openai by llama-server", "openai by Cierzo", "tgi by Cierzo")
+DEMO = ("embedded", "llamacpp", "openai by llama-server", "openai by Cierzo", "tgi by Cierzo", "tgi by TGI")
 ALL = (*DEMO, "messages by llama-server", "messages by Cierzo")
 
 
 @pytest.fixture(scope="module")
 def places():
-    """Two real servers of the demo model: llama.cpp's own, and ours."""
+    """Three real servers of the demo model: llama.cpp's own, ours, and ours with the quirks of TGI."""
     model = catalog.find("cierzo-demo", Settings.load().home)
     address, end = llama_server(model.path)
     ours = Live(LlamaCpp(model, slots=1, threads=1))
-    yield {"llama-server": address, "Cierzo": ours.url, "ours": ours}
+    theirs = Live(LlamaCpp(model, slots=1, threads=1), front=as_tgi)
+    yield {"llama-server": address, "Cierzo": ours.url, "ours": ours, "TGI": theirs.url}
+    theirs.close()
     ours.close()
     end()
 
