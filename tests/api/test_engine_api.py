@@ -47,10 +47,21 @@ def server():
     made.close()
 
 
+OTHERS: set[psutil.Process] = set()
+"""Processes of engines that other files' tests share."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _others():
+    OTHERS.update(psutil.Process().children(recursive=True))
+
+
 def children() -> dict[int, str]:
-    """The engines' processes below this one, with the model that each has open."""
+    """The engines' processes below this one that are of this file, with the model that each has open."""
     found = {}
     for child in psutil.Process().children(recursive=True):
+        if child in OTHERS:
+            continue
         try:
             files = [Path(each.path) for each in child.memory_maps() if each.path.endswith(".gguf")]
         except psutil.Error:

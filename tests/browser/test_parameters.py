@@ -150,6 +150,7 @@ def test_what_cannot_be_a_seed_or_a_stop_string_is_said_at_once(address: str, vi
     here = Settings(visit(address, viewport=WIDE))
     here.person.send("hola")
     here.page.wait_for_url("**/?c=*")
+    here.person.see("article.assistant .line", "ended by itself")  # nothing is sent while an answer is written
     here.unfold()
     seed, stop = here.text("seed"), here.text("stop_strings")
     for wrong in ("-1", "1.5", "4294967295", "seven", "1e3", "0x10", "٣"):

@@ -245,7 +245,7 @@ class TestMeeting:
 
     async def test_a_server_that_lists_nothing_needs_a_name(self):
         answer = sends(choice("stop", delta={"content": "a"}))
-        async with Fake("openai", answer, **{"/v1/models": saying({"error": "x"}, 500), "/version": gone}) as server:
+        async with Fake("openai", answer, **{"/v1/models": saying({"error": "x"}, 404), "/version": gone}) as server:
             engine = engine_at("openai", server.url)
             with pytest.raises(EngineRefused, match="name one with --model"):
                 await meet(engine)

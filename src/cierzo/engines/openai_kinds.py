@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _OK = 200
 _SHOWN = 8
+_NOT_FOUND = 404
 _DENIED = (401, 403)
 NO_IDS = frozenset({"logprobs", "alternatives"})
 _ALL = NO_IDS | {"ids"}
@@ -181,7 +182,7 @@ class Facts:
 
 def _nameless(remote: Remote, listed: Answered) -> CierzoError:
     """Say what a server gave where its list of models should be."""
-    if listed.status >= 400:  # noqa: PLR2004 - HTTP's own number
+    if listed.status >= 400 and listed.status != _NOT_FOUND:  # noqa: PLR2004 - HTTP's own number
         return refused(remote.host, listed.status, listed.raw, remote.clean)
     if listed.value is not None:
         return EngineRefused(f"the server at {remote.host} does not say which models it has: name one with --model")
