@@ -4,7 +4,8 @@
 
 For each: tokens/s of ``engine.stream`` over those of a minimal client that posts the very same request to the very same
 server and only counts events; and the time to the first token that the engine adds. Both take turns, so that a slow or
-busy machine changes the figures little. The servers run the demo model: llama.cpp's own, as a process, and ours.
+busy machine changes the figures little. The servers run the demo model: llama.cpp's own, as a process, and ours. For
+Hugging Face's providers a small hub of our own says that llama.cpp's server is one.
 Exit status 1 if a bar is missed.
 """
 
@@ -17,15 +18,18 @@ import os
 import statistics
 import sys
 import time
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, aclosing, asynccontextmanager
 
 import aiohttp
+from aiohttp import web
 from serve import process
 
 from cierzo import catalog
 from cierzo.chat import Chat
 from cierzo.engines.account import Account
 from cierzo.engines.base import meet
+from cierzo.engines.hub import Hub
 from cierzo.engines.llamaserver import LlamaServer
 from cierzo.engines.openai import OpenAI
 from cierzo.engines.served import Served
@@ -36,6 +40,8 @@ from cierzo.settings import Settings
 RATE_BAR, FIRST_BAR = 0.85, 0.015
 QUESTIONS = ("Cuéntame qué es un token.", "¿Qué es un modelo de Mistral?", "¿Quién eres y qué sabes hacer?")
 PLAIN = Sampling(max_new_tokens=200, alternatives=5)
+
+PROVIDED = "hf://mistralai/Mistral-7B-Instruct-v0.3?provider=together"
 
 LLAMA_SERVER = """
 import sys, threading, xllamacpp
@@ -90,7 +96,28 @@ async def ours(engine: Served, prompt: Prompt, sampling: Sampling) -> Run:
     return Run(first - began, tokens - 1, last - first)
 
 
-async def compare(name: str, engine: Served, rounds: int) -> bool:
+@asynccontextmanager
+async def offering_hub() -> AsyncIterator[str]:
+    """Serve a hub on which every model has a provider; give its address."""
+
+    async def card(request: web.Request) -> web.Response:
+        offer = {"status": "live", "providerId": "x", "task": "conversational"}
+        name = request.path.removeprefix("/api/models/")
+        return web.json_response({"id": name, "inferenceProviderMapping": {"together": offer}})
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", card)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def compare(name: str, engine: Served, url: str, rounds: int) -> bool:
     """Measure in turns; print one line; return whether both bars are reached."""
     info = await meet(engine)
     prompts = [await Chat(engine).prompt([Message("user", question)], PLAIN) for question in QUESTIONS]
@@ -99,7 +126,7 @@ async def compare(name: str, engine: Served, rounds: int) -> bool:
         for prompt in prompts:
             sampling = dataclasses.replace(PLAIN, seed=turn + 2)
             asking = engine._asking(Account.of(prompt, sampling, info, room=PLAIN.max_new_tokens))  # noqa: SLF001 - the very same request
-            plain = raw(engine._remote.url, asking.path, asking.body)  # noqa: SLF001 - the same
+            plain = raw(url, asking.path, asking.body)
             if turn % 2:
                 theirs, own = await plain, await ours(engine, prompt, sampling)
             else:
@@ -126,14 +153,16 @@ async def main(rounds: int) -> bool:
     with ExitStack() as servers:
         theirs = f"http://127.0.0.1:{servers.enter_context(process('-c', LLAMA_SERVER, str(model.path)))}"
         own = f"http://127.0.0.1:{servers.enter_context(process('-m', 'cierzo', 'serve', '--port', '0'))}"
-        engines = {
-            "llamacpp+http, llama-server": LlamaServer(f"llamacpp+{theirs}"),
-            "openai+http, llama-server": OpenAI(f"openai+{theirs}"),
-            "openai messages, llama-server": OpenAI(f"openai+{theirs}?takes=messages"),
-            "openai+http, Cierzo": OpenAI(f"openai+{own}"),
-            "tgi+http, Cierzo": Tgi(f"tgi+{own}"),
-        }
-        return all([await compare(name, engine, rounds) for name, engine in engines.items()])
+        async with offering_hub() as hub:
+            engines = {
+                "llamacpp+http, llama-server": (LlamaServer(f"llamacpp+{theirs}"), theirs),
+                "openai+http, llama-server": (OpenAI(f"openai+{theirs}"), theirs),
+                "openai messages, llama-server": (OpenAI(f"openai+{theirs}?takes=messages"), theirs),
+                "hf, llama-server": (Hub(PROVIDED, "a-token", hub=hub, router=theirs), theirs),
+                "openai+http, Cierzo": (OpenAI(f"openai+{own}"), own),
+                "tgi+http, Cierzo": (Tgi(f"tgi+{own}"), own),
+            }
+            return all([await compare(name, engine, url, rounds) for name, (engine, url) in engines.items()])
 
 
 if __name__ == "__main__":
