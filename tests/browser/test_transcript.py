@@ -98,7 +98,7 @@ def test_one_quiet_line_says_how_it_was(serve: Serve, visit: Visit) -> None:
     told = re.search(r"3 tokens · first after (\d\.\d\d) s", said)
     assert told, said
     assert 0.3 <= float(told[1]) < 3, "it is seconds, and a machine that others use is late"
-    assert re.search(r"\b[45](\.\d)? tokens/s", said), said
+    assert re.search(r"\b[2-5](\.\d)? tokens/s", said), said
     expect(line).to_have_attribute("title", re.compile(r"temperature 0\.9 .*repetition_penalty 1\.2"))
 
 
