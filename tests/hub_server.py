@@ -6,8 +6,14 @@ import hashlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from threading import Thread
+
+import pytest
+from huggingface_hub import constants
+
+from cierzo import downloads
+from cierzo.downloads import fetching
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BLOCK = 2**16
@@ -124,3 +130,18 @@ def serve() -> Generator[Hub]:
         finally:
             hub.shutdown()
             thread.join()
+
+
+@contextmanager
+def in_use(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Generator[Hub]:
+    """Serve a hub that this process takes for Hugging Face's, with a cache of its own and no token."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no token"))
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
+    monkeypatch.setattr(downloads, "_PATIENCE", 60.0)
+    monkeypatch.setattr(fetching, "_PACE", 0)
+    with serve() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield hub

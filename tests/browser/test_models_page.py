@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 from gguf_files import write
-from hub_server import BLOCK, Hub, serve
+from hub_server import BLOCK, Hub, in_use
 from huggingface_hub import constants
 from person import Person, Serve, Visit
 from playwright.sync_api import Locator, expect
 from test_axe import violations
 
-from cierzo import catalog, downloads
-from cierzo.downloads import fetching
+from cierzo import catalog
 from cierzo.engines.scripted import Scripted
 
 HF = "hf:some/repo/tiny.gguf"
@@ -37,15 +36,7 @@ class Slow:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> Iterator[Hub]:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
-    monkeypatch.setattr(downloads, "_PATIENCE", 60.0)
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
-    monkeypatch.setattr(fetching, "_PACE", 0)
-    with serve() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    with in_use(monkeypatch, tmp_path / "cache") as hub:
         model = catalog.find("mistral-7b", tmp_path)
         hub.files[model.repo, model.file] = hub.files["some/repo", "tiny.gguf"] = content
         yield hub

@@ -11,8 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from gguf_files import write
-from hub_server import serve
-from huggingface_hub import constants
+from hub_server import in_use
 
 from cierzo import catalog, downloads
 from cierzo.cli import cierzo
@@ -30,15 +29,8 @@ def content(tmp_path_factory):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
-    monkeypatch.setattr(downloads, "_PATIENCE", 60.0)
-    monkeypatch.setattr(fetching, "_PACE", 0)
     monkeypatch.setattr(fetching, "TRIES", 0)
-    with serve() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    with in_use(monkeypatch, tmp_path / "cache") as hub:
         model = catalog.find("mistral-7b", tmp_path)
         hub.files[model.repo, model.file] = hub.files["some/repo", "tiny.gguf"] = content
         yield hub
